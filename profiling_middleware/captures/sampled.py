@@ -1,0 +1,146 @@
+"""What captures that add up samples have in common: a bounded sum per thread and stack, and the profile's comments."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from importlib import metadata
+
+from profiling_middleware.model import (
+    CaptureInfo,
+    Frame,
+    Label,
+    Profile,
+    ProfileSample,
+    Sample,
+    Stack,
+    Thread,
+    ValueType,
+)
+from profiling_middleware.sampling.engine import Engine, EngineReport
+from profiling_middleware.units import format_duration
+
+_MAX_STACKS = 20_000
+_OTHER_STACKS = Stack((Frame("<other stacks>", "", 0, 0),))
+
+
+class StackSums:
+    """Adds up one of a sample's times per thread and stack; what exceeds the bound is summed in one visible frame."""
+
+    def __init__(self, field: int, period_ns: int | None, limit: int = _MAX_STACKS) -> None:
+        """`field` is the sample's field to add up. With `period_ns` a wait counts once a period, else once a sample."""
+        self._field = field
+        self._period_ns = period_ns
+        self._limit = limit
+        self._sums: dict[tuple[Thread, Stack], list[int]] = {}
+        self.overflowed = 0
+
+    def receive(self, samples: Sequence[Sample]) -> None:
+        sums, field, period = self._sums, self._field, self._period_ns
+        for sample in samples:
+            value = sample[field]
+            if not isinstance(value, int) or value <= 0:
+                continue
+            key = (sample.thread, sample.stack)
+            entry = sums.get(key)
+            if entry is None:
+                entry = self._new_entry(key)
+            entry[0] += 1 if period is None else max(1, round(value / period))
+            entry[1] += value
+
+    def samples(self) -> list[ProfileSample]:
+        """One sample a thread and stack: (count, nanoseconds)."""
+        labels: dict[Thread, tuple[Label, ...]] = {}
+        result = []
+        for (thread, stack), (count, value) in self._sums.items():
+            if thread not in labels:
+                labels[thread] = (Label("thread", thread.name), Label("thread_id", thread.native_id, "id"))
+            result.append(ProfileSample(stack, labels[thread], (count, value)))
+        return result
+
+    def _new_entry(self, key: tuple[Thread, Stack]) -> list[int]:
+        if len(self._sums) >= self._limit:
+            self.overflowed += 1
+            key = (key[0], _OTHER_STACKS)
+        return self._sums.setdefault(key, [0, 0])
+
+
+class SampledCapture:
+    """A capture that listens to the sampling engine from `begin` to `end`."""
+
+    def __init__(
+        self, engine: Engine, sums: StackSums, sample_types: tuple[ValueType, ...], period_type: ValueType
+    ) -> None:
+        self._engine = engine
+        self._sums = sums
+        self._sample_types = sample_types
+        self._period_type = period_type
+        self._began = EngineReport()
+        self._began_ns = 0
+
+    def begin(self) -> None:
+        """Starts to listen."""
+        self._engine.attach(self._sums)
+        self._began = self._engine.report()
+        self._began_ns = time.monotonic_ns()
+
+    def cancel(self) -> None:
+        """Stops listening; nothing is kept."""
+        self._engine.detach(self._sums)
+
+    def end(self, info: CaptureInfo) -> Profile:
+        """Stops listening and returns what was heard."""
+        self._engine.detach(self._sums)
+        duration_ns = time.monotonic_ns() - self._began_ns
+        report = self._engine.report().since(self._began)
+        return Profile(
+            info=info,
+            sample_types=self._sample_types,
+            period_type=self._period_type,
+            period=1_000_000_000 // self._engine.rate,
+            duration_ns=duration_ns,
+            samples=self._sums.samples(),
+            comments=(
+                *_identity(info),
+                *_cost(self._engine, report, duration_ns),
+                *_losses(report, self._sums),
+                *(f"limit: {limit}" for limit in self._engine.limits),
+            ),
+        )
+
+
+def _identity(info: CaptureInfo) -> list[str]:
+    version = metadata.version("profiling-middleware")
+    interpreter = f"{platform.python_implementation()} {platform.python_version()} on {sys.platform}"
+    lines = [
+        f"profiling_middleware {version}, {interpreter} {platform.machine()}",
+        f"service: {info.service}",
+        f"instance: {info.instance}",
+        f"capture: {info.capture_id} ({info.kind}, {info.trigger}, window of {info.started:%Y-%m-%dT%H:%M:%SZ})",
+    ]
+    return [*lines, f"partial: {info.partial}"] if info.partial else lines
+
+
+def _cost(engine: Engine, report: EngineReport, duration_ns: int) -> list[str]:
+    seconds = max(duration_ns, 1) / 1e9
+    share = report.cpu_ns / max(duration_ns, 1)
+    return [
+        f"engine: {engine.name}, {engine.rate} looks/s asked, {report.looks / seconds:.1f} looks/s taken",
+        f"cost of taking: {format_duration(report.cpu_ns / 1e9)} CPU, {share:.2%} of a core, shared by all "
+        "captures of that time",
+    ]
+
+
+def _losses(report: EngineReport, sums: StackSums) -> list[str]:
+    lines = []
+    if report.not_placed_ns:
+        lines.append(f"CPU not placed: {report.not_placed_ns / 1e6:.1f} ms, under the frames in angle brackets")
+    if report.lost_stacks:
+        lines.append(f"lost: {report.lost_stacks} stacks changed while they were read")
+    if report.table_clears:
+        lines.append(f"the table of known stacks was full {report.table_clears} times and began anew")
+    if sums.overflowed:
+        lines.append(f"dropped: the stacks of {sums.overflowed} samples, summed under <other stacks>")
+    return lines

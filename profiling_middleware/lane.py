@@ -1,0 +1,71 @@
+"""Jobs done one after the other on a thread of their own, which exists only while there are any."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+
+Job = Callable[[], object]
+
+
+class Lane:
+    """A bounded queue of jobs and the daemon thread that does them in order."""
+
+    def __init__(self, name: str, limit: int, logger: logging.Logger) -> None:
+        self._name = name
+        self._limit = limit
+        self._logger = logger
+        self._jobs: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._paused = False
+
+    def submit(self, job: Job) -> bool:
+        """Queues a job; False when the queue is full and the job was not taken."""
+        with self._changed:
+            if len(self._jobs) >= self._limit:
+                return False
+            self._jobs.append(job)
+            self._ensure_thread()
+            return True
+
+    def drain(self, timeout: float) -> bool:
+        """Waits until nothing is queued or being done; False when `timeout` seconds were not enough."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._thread is None and not self._jobs, timeout)
+
+    def pause(self, timeout: float) -> None:
+        """Lets the thread end after its present job, the others stay queued. Waits at most `timeout` seconds."""
+        with self._changed:
+            self._paused = True
+            self._changed.wait_for(lambda: self._thread is None, timeout)
+
+    def resume(self) -> None:
+        """Goes on after `pause`."""
+        with self._changed:
+            self._paused = False
+            self._ensure_thread()
+
+    def _ensure_thread(self) -> None:
+        if self._thread is None and self._jobs and not self._paused:
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while (job := self._next()) is not None:
+            try:
+                job()
+            except Exception:
+                self._logger.exception("profiling: an internal step failed; the service is not affected")
+            # A finished job may hold a whole profile: it must not live until the next one comes.
+            del job
+
+    def _next(self) -> Job | None:
+        with self._changed:
+            if self._jobs and not self._paused:
+                return self._jobs.popleft()
+            self._thread = None
+            self._changed.notify_all()
+            return None

@@ -1,0 +1,128 @@
+"""The routes under /debug/pprof/, once for ASGI and WSGI: a request in, a response or a capture to wait for out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from profiling_middleware.captures import CAPTURES
+from profiling_middleware.config import KINDS, Settings
+from profiling_middleware.encoders.views import VIEWS
+from profiling_middleware.keys import own_key
+from profiling_middleware.middleware.access import refusal
+from profiling_middleware.middleware.messages import PREFIX, AdminRequest, AdminResponse, error
+from profiling_middleware.middleware.pages import index_page
+from profiling_middleware.middleware.query import CaptureQuery, QueryError, parse_capture_query
+from profiling_middleware.pipeline import Result
+from profiling_middleware.profiler import Profiler
+from profiling_middleware.recording import MAX_ON_DEMAND, Recording, TooManyCaptures
+
+_ALIASES: Mapping[str, str] = {"profile": "cpu", "lock": "mutex"}
+_DEFAULT_SECONDS, _DEFAULT_TRACE_SECONDS = 30.0, 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A capture that is being taken: wait for `recording.result`, or cancel it when the client has left."""
+
+    recording: Recording
+    uploaded: bool
+
+    @property
+    def result(self) -> Future[Result]:
+        return self.recording.result
+
+    def cancel(self) -> None:
+        """The client has left."""
+        self.recording.cancel()
+
+    def response(self) -> AdminResponse:
+        """The answer once `result` is there."""
+        failure = self.result.exception()
+        if failure is not None:
+            return error(500, f"profiling: the capture failed ({type(failure).__name__}); the log says why")
+        result, view = self.result.result(), self.recording.request.view
+        headers = capture_headers(self.recording, uploaded=self.uploaded)
+        if view is not None and result.view is not None:
+            return AdminResponse(200, result.view, VIEWS[view], headers)
+        name = f"{self.recording.info.kind}{'.trace.gz' if self.recording.info.kind == 'trace' else '.pprof.gz'}"
+        attachment = ("Content-Disposition", f'attachment; filename="{name}"')
+        return AdminResponse(200, result.artifact.body, "application/octet-stream", (attachment, *headers))
+
+
+class Admin:
+    """Answers requests for one profiler, which is made when somebody who may first needs it."""
+
+    def __init__(self, settings: Settings, profiler: Callable[[], Profiler]) -> None:
+        self._settings = settings
+        self._profiler = profiler
+
+    def answer(self, request: AdminRequest) -> AdminResponse | Pending:
+        """Does not wait and raises nothing that a client can cause."""
+        refused = refusal(request, self._settings)
+        if refused is not None:
+            return refused
+        if request.method != "GET":
+            return error(405, f"profiling: {request.method[:20]} is not allowed: use GET", ("Allow", "GET"))
+        name = request.path[len(PREFIX) :]
+        if name == "":
+            return error(308, "profiling: see /debug/pprof/", ("Location", f"{request.root}{PREFIX}/"))
+        kind = _ALIASES.get(name[1:], name[1:])
+        if kind == "":
+            page = index_page(self._profiler().status, sorted(CAPTURES))
+            return AdminResponse(200, page.encode(), "text/html; charset=utf-8")
+        if kind == "cmdline":
+            return AdminResponse(200, "\x00".join(sys.orig_argv).encode("utf-8", "replace"))
+        if kind in CAPTURES:
+            return self._capture(kind, request)
+        if kind in KINDS:
+            return error(404, f"profiling: {kind} is not part of this version: there are {_routes()}")
+        return error(404, f"profiling: there is no such profile: there are {_routes()}")
+
+    def _capture(self, kind: str, request: AdminRequest) -> AdminResponse | Pending:
+        default = _DEFAULT_TRACE_SECONDS if kind == "trace" else _DEFAULT_SECONDS
+        try:
+            query = parse_capture_query(request.query, default_seconds=default, max_seconds=self._settings.max_seconds)
+        except QueryError as bad:
+            return error(400, f"profiling: {bad}")
+        wait = query.wait and request.can_wait
+        uploaded = query.upload and self._settings.uploads
+        if not wait and not uploaded:
+            return _nowhere_to_go(query)
+        try:
+            recording = self._profiler().record(kind, query.seconds, upload=uploaded, view=query.view if wait else None)
+        except TooManyCaptures:
+            message = f"profiling: {MAX_ON_DEMAND} captures on demand run already: try again when one has ended"
+            return error(429, message, ("Retry-After", "10"))
+        except RuntimeError as bad:
+            return error(409, f"profiling: {bad}")
+        if wait:
+            return Pending(recording, uploaded)
+        key = own_key(recording.info)
+        return AdminResponse(202, f"{key}\n".encode(), headers=capture_headers(recording, uploaded=True))
+
+
+def capture_headers(recording: Recording, *, uploaded: bool) -> tuple[tuple[str, str], ...]:
+    """Which capture it is, which process took it, and under which key it is stored."""
+    info = recording.info
+    stored = (("X-Profile-Key", own_key(info)),) if uploaded else ()
+    return (
+        *stored,
+        ("X-Profile-Upload", "queued" if uploaded else "off"),
+        ("X-Profile-Instance", info.instance),
+        ("X-Profile-Capture-Id", info.capture_id),
+    )
+
+
+def _nowhere_to_go(query: CaptureQuery) -> AdminResponse:
+    why = "wait = 0" if not query.wait else "this server does one thing at a time, so it answers at once, and it"
+    return error(
+        409,
+        f"profiling: {why} needs a store for the capture: set PROFILE_S3_BUCKET or PROFILE_STORE, no upload=0",
+    )
+
+
+def _routes() -> str:
+    return ", ".join((*sorted(CAPTURES), "profile", "cmdline"))

@@ -1,0 +1,141 @@
+"""ASGI: `app.add_middleware(ProfilingMiddleware)`. Translation of the protocol only."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+from profiling_middleware.config import Settings
+from profiling_middleware.middleware.messages import PREFIX, AdminRequest, AdminResponse, is_admin_path
+from profiling_middleware.middleware.service import ProfilerService
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from profiling_middleware.middleware.admin import Pending
+
+
+class ProfilingMiddleware:
+    """Starts and stops the profiler with the application and answers `/debug/pprof/`; all else passes untouched.
+
+    With profiling off nothing is started; the routes still answer those who may.
+    """
+
+    def __init__(self, app: ASGIApp, *, settings: Settings | None = None) -> None:
+        """Takes the settings of the environment when none are given.
+
+        Raises SettingsError for what cannot be used, and RuntimeError when this process has a profiler with other
+        settings.
+        """
+        self.app = app
+        self._service = ProfilerService(Settings.from_env() if settings is None else settings)
+        # False while something is to be done before the next request may simply pass.
+        self._passes = not self._service.settings.enabled
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._passes and "path" in scope and PREFIX not in scope["path"]:
+            await self.app(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self.app(scope, receive, _LifespanSend(self, send))
+        else:
+            self._start()
+            if scope["type"] == "http" and is_admin_path(_route_path(scope)):
+                await self._answer(scope, receive, send)
+            else:
+                await self.app(scope, receive, send)
+
+    def _start(self) -> None:
+        """Begins periodic profiling: at the end of the lifespan's start-up, else at the first request."""
+        if not self._passes:
+            self._passes = True
+            self._service.start()
+
+    async def _stop(self) -> None:
+        await _in_thread(self._service.stop)
+        self._passes = not self._service.settings.enabled
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._service.loaded:
+            await _in_thread(self._service.admin)
+        answer = self._service.admin().answer(_request(scope))
+        response = answer if isinstance(answer, AdminResponse) else await _wait(answer, receive)
+        if response is not None:
+            headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.all_headers()]
+            await send({"type": "http.response.start", "status": response.status, "headers": headers})
+            await send({"type": "http.response.body", "body": response.body})
+
+
+class _LifespanSend:
+    """The application's `send` of one lifespan: sees when start-up and shutdown are complete."""
+
+    def __init__(self, middleware: ProfilingMiddleware, send: Send) -> None:
+        self._middleware = middleware
+        self._send = send
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "lifespan.startup.complete":
+            self._middleware._start()
+        elif message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+            await self._middleware._stop()
+        await self._send(message)
+
+
+def _route_path(scope: Scope) -> str:
+    """The path within this application: servers and mounts put their prefix before it, and say so in root_path."""
+    path: str = scope.get("path", "")
+    root: str = scope.get("root_path", "")
+    return path[len(root) :] if root and path.startswith(root + "/") else path
+
+
+def _request(scope: Scope) -> AdminRequest:
+    client = scope.get("client")
+    return AdminRequest(
+        method=scope["method"],
+        path=_route_path(scope),
+        root=scope.get("root_path", ""),
+        query=scope.get("query_string", b"").decode("latin-1"),
+        headers=[(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]],
+        peer=client[0] if client else None,
+        http_version=scope.get("http_version", ""),
+        can_wait=True,
+    )
+
+
+async def _wait(pending: Pending, receive: Receive) -> AdminResponse | None:
+    """The response once the capture has ended, None when the client left before: then nothing goes on."""
+    result = asyncio.wrap_future(pending.result)
+    gone = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait((result, gone), return_when=asyncio.FIRST_COMPLETED)
+        return pending.response() if result.done() else None
+    finally:
+        if not result.done():
+            pending.cancel()
+        # Cancelled even if done: nobody else will look at what became of them.
+        for waiting in (result, gone):
+            if not waiting.cancel() and not waiting.cancelled():
+                waiting.exception()
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _in_thread(work: Callable[[], object]) -> None:
+    """Runs `work` on a thread of its own: the loop's executor may be full of the application's work."""
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    threading.Thread(target=run, name="profiling-service", daemon=True).start()
+    await asyncio.wrap_future(done)

@@ -1,0 +1,60 @@
+"""A request to the routes and its response, as neither ASGI nor WSGI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+PREFIX = "/debug/pprof"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminRequest:
+    """A request below `/debug/pprof`."""
+
+    method: str
+    path: str
+    """The path within the application, beginning with PREFIX."""
+    root: str
+    """What stands before it on this server, for links."""
+    query: str
+    headers: Sequence[tuple[str, str]]
+    """Names in lower case, repeated ones repeated."""
+    peer: str | None
+    """The address at the other end; None where there is none, as on a unix socket."""
+    http_version: str
+    """Such as `1.1`."""
+    can_wait: bool
+    """False on a server that does one thing at a time: a request that waits would stop the whole worker."""
+
+    def all(self, name: str) -> list[str]:
+        """Every value of a header."""
+        return [value for key, value in self.headers if key == name]
+
+
+@dataclass(frozen=True, slots=True)
+class AdminResponse:
+    status: int
+    body: bytes
+    media_type: str = "text/plain; charset=utf-8"
+    headers: tuple[tuple[str, str], ...] = field(default=())
+
+    def all_headers(self) -> list[tuple[str, str]]:
+        """The headers to send, those that every response has included."""
+        return [
+            ("Content-Type", self.media_type),
+            ("Content-Length", str(len(self.body))),
+            ("X-Content-Type-Options", "nosniff"),
+            ("Cache-Control", "no-store"),
+            *self.headers,
+        ]
+
+
+def error(status: int, message: str, *headers: tuple[str, str]) -> AdminResponse:
+    """An error in words. `go tool pprof` shows the body of an error only with this header."""
+    return AdminResponse(status, f"{message}\n".encode(), headers=(("X-Go-Pprof", "1"), *headers))
+
+
+def is_admin_path(path: str) -> bool:
+    """Whether a path within the application belongs to the routes."""
+    return path == PREFIX or path.startswith(PREFIX + "/")

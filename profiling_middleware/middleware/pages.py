@@ -1,0 +1,61 @@
+"""The index page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from profiling_middleware.profiler import Status
+from profiling_middleware.units import format_size
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 50rem; padding: 0 1rem; color: #222 }
+h1 { font-size: 1.4rem } table { border-collapse: collapse } td, th { padding: .2rem 1rem .2rem 0; text-align: left }
+th { font-weight: 600 } code { background: #f2f2f2; padding: .1rem .3rem; border-radius: 3px }
+"""
+_TITLES = {"cpu": "where the processor works", "wall": "where threads spend their time, running or waiting"}
+
+
+def index_page(status: Status, kinds: Sequence[str]) -> str:
+    """The page at /debug/pprof/: what can be captured, and how the profiler is doing."""
+    captures = "".join(_capture_row(kind) for kind in kinds)
+    facts = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in _facts(status))
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><title>/debug/pprof/</title>"
+        f"<style>{_STYLE}</style><h1>/debug/pprof/</h1>"
+        f"<table><tr><th>Profile</th><th>Shows</th><th>View</th></tr>{captures}"
+        "<tr><td><a href=cmdline>cmdline</a></td><td>the command line of this process</td><td></td></tr></table>"
+        "<p><code>curl -o cpu.pprof.gz '…/debug/pprof/cpu?seconds=30'</code>, then <code>go tool pprof -http=: "
+        "cpu.pprof.gz</code>. Parameters: <code>seconds</code>, <code>format</code> (pprof, html, speedscope, text), "
+        "<code>upload=0</code> keeps it out of the store, <code>wait=0</code> answers at once with its key.</p>"
+        f"<h1>This process</h1><table>{facts}</table></html>"
+    )
+
+
+def _capture_row(kind: str) -> str:
+    views = " ".join(
+        f'<a href="{kind}?seconds=5&amp;format={view}">{view}</a>' for view in ("html", "text", "speedscope")
+    )
+    return (
+        f'<tr><td><a href="{kind}?seconds=30">{kind}</a></td><td>{escape(_TITLES.get(kind, ""))}</td>'
+        f"<td>{views}</td></tr>"
+    )
+
+
+def _facts(status: Status) -> list[tuple[str, str]]:
+    counts = status.uploads
+    window = "none" if status.next_window is None else f"in {status.next_window:.0f} s"
+    return [
+        ("Instance", status.instance),
+        ("Periodic windows", ", ".join(status.kinds) if status.enabled else "off (PROFILE_ENABLED)"),
+        ("Next window", window),
+        ("Missed windows", str(status.missed_windows)),
+        ("Store", status.store or "none (PROFILE_S3_BUCKET, PROFILE_STORE)"),
+        ("Stored", f"{counts.stored} captures, {format_size(counts.stored_bytes)}"),
+        ("Last key", counts.last_key or "none"),
+        ("Waiting for the store", f"{status.waiting} captures, {format_size(status.waiting_bytes)}"),
+        ("Failed uploads", str(counts.failures)),
+        ("Last failure", counts.last_failure or "none"),
+        ("Lost captures", str(counts.dropped)),
+        ("Failed captures", str(status.failed_captures)),
+    ]

@@ -1,0 +1,109 @@
+"""WSGI: `app.wsgi_app = WSGIProfilingMiddleware(app.wsgi_app)`. Translation of the protocol only."""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Iterable
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from profiling_middleware.config import Settings
+from profiling_middleware.middleware.messages import PREFIX, AdminRequest, AdminResponse, is_admin_path
+from profiling_middleware.middleware.service import ProfilerService
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from profiling_middleware.middleware.admin import Pending
+
+# How often a waiting request looks whether its client is still there.
+_LOOK_SECONDS = 0.25
+_SOCKET_KEYS = ("gunicorn.socket", "werkzeug.socket")
+
+
+class WSGIProfilingMiddleware:
+    """Starts the profiler at the first request and answers `/debug/pprof/`; all else passes untouched.
+
+    An idle worker profiles too when gunicorn's configuration has the line
+    `from profiling_middleware.middleware.gunicorn import post_worker_init`.
+    """
+
+    def __init__(self, app: WSGIApplication, *, settings: Settings | None = None) -> None:
+        """Takes the settings of the environment when none are given.
+
+        Raises SettingsError for what cannot be used, and RuntimeError when this process has a profiler with other
+        settings.
+        """
+        self.app = app
+        self._service = ProfilerService(Settings.from_env() if settings is None else settings)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if self._service.settings.enabled:
+            self._service.ensure_started()
+        path = environ.get("PATH_INFO", "")
+        if PREFIX in path and is_admin_path(path):
+            return self._answer(environ, start_response)
+        return self.app(environ, start_response)
+
+    def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        answer = self._service.admin().answer(_request(environ))
+        response = answer if isinstance(answer, AdminResponse) else _wait(answer, environ)
+        if response is None:
+            # The client has left; whatever is answered, nobody reads it.
+            response = AdminResponse(499, b"")
+        start_response(_status_line(response.status), response.all_headers())
+        return [response.body]
+
+
+def _status_line(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return f"{status} Client Closed Request"
+
+
+def _request(environ: WSGIEnvironment) -> AdminRequest:
+    headers = [
+        (key[5:].replace("_", "-").lower(), str(value)) for key, value in environ.items() if key.startswith("HTTP_")
+    ]
+    return AdminRequest(
+        method=environ["REQUEST_METHOD"],
+        path=environ.get("PATH_INFO", ""),
+        root=environ.get("SCRIPT_NAME", ""),
+        query=environ.get("QUERY_STRING", ""),
+        headers=headers,
+        peer=environ.get("REMOTE_ADDR") or None,
+        http_version=environ.get("SERVER_PROTOCOL", "").removeprefix("HTTP/"),
+        can_wait=bool(environ.get("wsgi.multithread")),
+    )
+
+
+def _wait(pending: Pending, environ: WSGIEnvironment) -> AdminResponse | None:
+    """Holds this worker's thread until the capture has ended; None when its client left before."""
+    client = next((environ[key] for key in _SOCKET_KEYS if key in environ), None)
+    try:
+        while True:
+            try:
+                pending.result.exception(_LOOK_SECONDS)
+            except FutureTimeoutError:
+                if _has_left(client):
+                    return None
+            else:
+                return pending.response()
+    finally:
+        if not pending.result.done():
+            pending.cancel()
+
+
+def _has_left(client: Any) -> bool:
+    """Whether the client closed its end. Only servers that hand out their socket can tell."""
+    if not isinstance(client, socket.socket) or client.fileno() < 0:
+        return False
+    poll = select.poll()
+    poll.register(client, select.POLLIN)
+    try:
+        return bool(poll.poll(0)) and client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except (OSError, ValueError):  # ValueError: a TLS socket takes no flags, so it cannot tell
+        return False

@@ -1,0 +1,119 @@
+"""What was recorded, as plain data: it knows neither who took it nor how it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal, NamedTuple
+
+Trigger = Literal["periodic", "on demand"]
+
+
+class Frame(NamedTuple):
+    """One function on a stack: where it is defined and the line it was at (0 when there is none)."""
+
+    function: str
+    """Module and qualified name, such as `shop.cart.Cart.total`."""
+    file: str
+    line: int
+    start_line: int
+
+
+class Stack:
+    """Frames, leaf first. Compared by identity: whoever takes stacks makes equal ones the same object."""
+
+    __slots__ = ("frames",)
+
+    def __init__(self, frames: tuple[Frame, ...]) -> None:
+        self.frames = frames
+
+
+class Thread:
+    """A thread that was seen. Compared by identity, because the system reuses both of its numbers."""
+
+    __slots__ = ("name", "native_id")
+
+    def __init__(self, name: str, native_id: int) -> None:
+        self.name = name
+        self.native_id = native_id
+
+
+class Sample(NamedTuple):
+    """What an engine saw of one thread between two looks."""
+
+    time_ns: int
+    """When, on the monotonic clock: the end of the time that the sample covers."""
+    thread: Thread
+    stack: Stack
+    cpu_ns: int
+    """CPU time the thread spent on this stack; 0 for a wait."""
+    wall_ns: int
+    """Time that passed meanwhile; 0 where only CPU time is being put in its place."""
+
+
+class ValueType(NamedTuple):
+    type: str
+    unit: str
+
+
+class Label(NamedTuple):
+    """Either text, or a number with its unit."""
+
+    key: str
+    value: str | int
+    unit: str = ""
+
+
+class ProfileSample(NamedTuple):
+    stack: Stack
+    labels: tuple[Label, ...]
+    values: tuple[int, ...]
+    """One a sample type, in their order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptureInfo:
+    """Which capture this is: what its key, its comments and its log lines are made of."""
+
+    kind: str
+    service: str
+    instance: str
+    """The process that took it: host, process id and some randomness."""
+    capture_id: str
+    started_ns: int
+    """UTC start of the window, nanoseconds since 1970; the same for all kinds of one window."""
+    trigger: Trigger
+    partial: str | None = None
+    """Why it ended before its time, when it did."""
+
+    @property
+    def started(self) -> datetime:
+        return datetime.fromtimestamp(self.started_ns // 1_000_000_000, tz=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """A finished capture, ready to be encoded."""
+
+    info: CaptureInfo
+    sample_types: tuple[ValueType, ...]
+    """Count first; the last one is the default."""
+    period_type: ValueType
+    period: int
+    duration_ns: int
+    samples: Sequence[ProfileSample]
+    comments: tuple[str, ...] = ()
+    """Lines for people: the engine, what the capture cost, what it dropped and what it cannot know."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """What goes to a store: the gzipped bytes of one capture under the key of its window."""
+
+    info: CaptureInfo
+    key: str
+    """Where it should go."""
+    own_key: str
+    """Where it goes when `key` is taken: nobody else has this one."""
+    body: bytes = field(repr=False)

@@ -1,0 +1,124 @@
+"""What belongs to the process and not to a profiler: fork, SIGTERM, exit, and that there is one profiler only."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Protocol
+
+
+class Resident(Protocol):
+    """What lives in the process and is told of its fate."""
+
+    def before_fork(self) -> None:
+        """Lets own threads end, within a bound."""
+
+    def after_fork_in_parent(self) -> None:
+        """Goes on."""
+
+    def after_fork_in_child(self) -> None:
+        """Begins anew: no thread, lock, descriptor or client of the parent is used again."""
+
+    def on_sigterm(self) -> None:
+        """Called inside a signal handler: may take no lock."""
+
+    def stop(self) -> None:
+        """Ends, within a bound."""
+
+
+class Process:
+    """The resident of this process, if it has one, and the hooks that tell it of fork, SIGTERM and exit."""
+
+    def __init__(self) -> None:
+        self.resident: Resident | None = None
+        self._hooked = False
+        self._flushed = False
+
+    def settle(self, resident: Resident) -> None:
+        """Makes `resident` the one of this process. Raises RuntimeError when there is another one."""
+        if self.resident is not None and self.resident is not resident:
+            raise RuntimeError("another Profiler runs in this process: stop it first, or give both the same settings")
+        self.resident = resident
+        if not self._hooked:
+            self._hooked = True
+            # Cannot be taken back, so registered once, and it is asked each time who lives here.
+            os.register_at_fork(
+                before=lambda: self._tell("before_fork"),
+                after_in_parent=lambda: self._tell("after_fork_in_parent"),
+                after_in_child=lambda: self._tell("after_fork_in_child"),
+            )
+            atexit.register(lambda: self._tell("stop"))
+
+    def leave(self, resident: Resident) -> None:
+        """`resident` has stopped."""
+        if self.resident is resident:
+            self.resident = None
+            self._unhook_sigterm()
+
+    def notice_sigterm(self) -> None:
+        """Tells the resident of SIGTERM from now on; the handler that was there still runs, after it.
+
+        Servers send the shutdown event only once their requests have ended, and a request may be waiting for a
+        capture. Python lets only the main thread set handlers: elsewhere this does nothing.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return
+        current = signal.getsignal(signal.SIGTERM)
+        if current is None or current is signal.SIG_IGN or isinstance(current, _SigtermHandler):
+            return  # not Python's to chain, deliberately ignored, or ours already
+        with contextlib.suppress(ValueError):  # not the main interpreter
+            signal.signal(signal.SIGTERM, _SigtermHandler(self, current))
+
+    def _unhook_sigterm(self) -> None:
+        current = signal.getsignal(signal.SIGTERM)
+        if isinstance(current, _SigtermHandler) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, current.before)
+
+    def die_of(self, number: int) -> None:
+        """What the default handler does, but the last window goes out first. Called inside a signal handler."""
+        if self.resident is None or self._flushed:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        else:
+            # On another thread: the interrupted one may hold any lock.
+            threading.Thread(target=self._flush_and_die, args=(number,), daemon=True).start()
+
+    def _flush_and_die(self, number: int) -> None:
+        try:
+            self._tell("stop")
+        finally:
+            self._flushed = True
+            os.kill(os.getpid(), number)
+
+    def _tell(self, event: str) -> None:
+        # Whatever fails in here must not reach a fork or the exit of the application.
+        resident = self.resident
+        if resident is not None:
+            with contextlib.suppress(Exception):
+                getattr(resident, event)()
+
+
+class _SigtermHandler:
+    """Tells the resident, then runs the handler that was there before. One object a chaining, each with its own."""
+
+    def __init__(self, process: Process, before: Callable[[int, FrameType | None], object] | int) -> None:
+        self._process = process
+        self.before = before
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        resident = self._process.resident
+        if resident is not None:
+            resident.on_sigterm()
+        if callable(self.before):
+            self.before(number, frame)
+        else:
+            self._process.die_of(number)
+
+
+# Signals, fork hooks and exit are the process's: the one object that stands for it.
+THIS_PROCESS = Process()

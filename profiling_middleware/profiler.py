@@ -1,0 +1,281 @@
+"""Profiler: one a process. Builds the parts from Settings, starts and stops them, survives fork."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from profiling_middleware.captures import CAPTURES
+from profiling_middleware.config import DEFAULT_SERVICE_NAME, Settings
+from profiling_middleware.keys import new_instance_id
+from profiling_middleware.model import Artifact
+from profiling_middleware.pipeline import Pipeline, Request
+from profiling_middleware.process import THIS_PROCESS
+from profiling_middleware.recording import Recorder, Recording
+from profiling_middleware.sampling import make_engine
+from profiling_middleware.schedule import Schedule
+from profiling_middleware.stores import make_store
+from profiling_middleware.timer import TimerThread
+from profiling_middleware.units import format_duration
+from profiling_middleware.uploads import UploadCounts, Uploads
+
+STOP_SECONDS = 4.0
+# boto3 takes half a second of the GIL to import and connect: not while the service is starting.
+_SETTLED_SECONDS = 5.0
+_FORK_SECONDS = 0.05
+_RESULT_GRACE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What an operator wants to know of a profiler."""
+
+    instance: str
+    enabled: bool
+    kinds: tuple[str, ...]
+    store: str
+    """Where captures go; empty when they go nowhere."""
+    next_window: float | None
+    """Seconds until the next window opens; None when there is none."""
+    uploads: UploadCounts
+    waiting: int
+    waiting_bytes: int
+    failed_captures: int
+    missed_windows: int
+
+
+class Profiler:
+    """Continuous and on-demand profiling of this process.
+
+    `with Profiler(settings):` is all that a worker or a script needs; web services use the middlewares. Periodic
+    windows run between `start()` and `stop()` when the settings enable them; `capture()` works in any case.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        """Takes the settings of the environment when none are given. Raises SettingsError for what cannot be used."""
+        self.settings = Settings.from_env() if settings is None else settings
+        make_engine(self.settings)  # a named engine that is missing fails here, loudly
+        self._logger = self.settings.logger
+        self._started = False
+        self._lock = threading.RLock()
+        self._build()
+
+    @classmethod
+    def shared(cls, settings: Settings) -> Profiler:
+        """The profiler of this process: the one that lives here, or a new one.
+
+        Raises RuntimeError when it has other settings.
+        """
+        resident = THIS_PROCESS.resident
+        if resident is None:
+            resident = cls(settings)
+            THIS_PROCESS.settle(resident)
+        if not isinstance(resident, cls) or resident.settings != settings:
+            raise RuntimeError("this process has a Profiler with other settings: give every middleware the same ones")
+        return resident
+
+    def start(self) -> None:
+        """Begins the periodic windows if they are enabled; doing it twice changes nothing.
+
+        Raises RuntimeError when another profiler runs in this process.
+        """
+        with self._lock:
+            THIS_PROCESS.settle(self)
+            # Also the second time: the server may have set its own handler meanwhile.
+            THIS_PROCESS.notice_sigterm()
+            if self._started:
+                return
+            self._started = True
+            if self.settings.enabled:
+                self._log_start()
+                self._timer.call_soon(self._start_windows)
+
+    def stop(self, timeout: float = STOP_SECONDS) -> None:
+        """Ends all captures, marked partial, and uploads them; returns after `timeout` seconds at the latest."""
+        with self._lock:
+            if THIS_PROCESS.resident is not self:
+                return
+            deadline = time.monotonic() + timeout
+            self._end_captures("the service stopped", timeout)
+            self._pipeline.drain(max(0.0, deadline - time.monotonic()))
+            if self._uploads is not None:
+                self._uploads.finish(max(0.0, deadline - time.monotonic()))
+            THIS_PROCESS.leave(self)
+            self._started = False
+            self._build()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def capture(self, kind: str, seconds: float) -> Artifact:
+        """Captures for `seconds` seconds and returns the gzipped bytes with their key; they go to the store as well.
+
+        Blocks the calling thread. Raises ValueError for a kind or a length that is not to be had and
+        TooManyCaptures when too many run already.
+        """
+        recording = self.record(kind, seconds)
+        try:
+            return recording.result.result(seconds + _RESULT_GRACE_SECONDS).artifact
+        except FutureTimeoutError:
+            recording.cancel()
+            raise
+
+    def record(self, kind: str, seconds: float, *, upload: bool = True, view: str | None = None) -> Recording:
+        """As `capture`, without waiting: the recording's `result` is a future.
+
+        `upload=False` keeps the capture out of the store; `view` renders it for people as well.
+        """
+        if kind not in CAPTURES:
+            raise ValueError(f"kind = {kind!r} cannot be captured: choose from {', '.join(CAPTURES)}")
+        if not 0 < seconds <= self.settings.max_seconds:
+            raise ValueError(
+                f"seconds = {seconds!r} is out of range: use more than 0 and at most {self.settings.max_seconds} "
+                "(PROFILE_MAX_SECONDS)"
+            )
+        THIS_PROCESS.settle(self)
+        request = Request(upload=upload and self.settings.uploads, own_key_only=True, view=view)
+        return self._recorder.on_demand(kind, seconds, request)
+
+    @property
+    def started(self) -> bool:
+        """Whether it is between `start()` and `stop()`."""
+        return self._started
+
+    @property
+    def instance(self) -> str:
+        """The id of this process; a forked child has its own."""
+        return self._instance
+
+    @property
+    def status(self) -> Status:
+        """How the profiler is doing."""
+        uploads, schedule = self._uploads, self._schedule
+        waiting, waiting_bytes = uploads.waiting if uploads is not None else (0, 0)
+        opens = schedule.next_start if schedule is not None else None
+        return Status(
+            instance=self._instance,
+            enabled=self.settings.enabled,
+            kinds=self._kinds,
+            store=uploads.store.place if uploads is not None else "",
+            next_window=max(0.0, opens - time.monotonic()) if opens is not None else None,
+            uploads=uploads.counts if uploads is not None else UploadCounts(),
+            waiting=waiting,
+            waiting_bytes=waiting_bytes,
+            failed_captures=self._recorder.failed + self._pipeline.dropped,
+            missed_windows=schedule.missed if schedule is not None else 0,
+        )
+
+    # -- the process -------------------------------------------------------------------------------------------
+
+    def before_fork(self) -> None:
+        """Lets own threads end, within a bound: a child of one thread is what fork is safe with."""
+        self._timer.pause(_FORK_SECONDS)
+        self._pipeline.pause(_FORK_SECONDS)
+        if self._uploads is not None:
+            self._uploads.pause(_FORK_SECONDS)
+
+    def after_fork_in_parent(self) -> None:
+        """Goes on where `before_fork` stopped."""
+        if self._uploads is not None:
+            self._uploads.resume()
+        self._pipeline.resume()
+        self._timer.resume()
+
+    def after_fork_in_child(self) -> None:
+        """New threads, new client, new instance, counts from zero; runs again if it ran in the parent."""
+        started = self._started
+        # The parent's locks may have been held, its threads are gone: nothing of them is used again.
+        self._lock = threading.RLock()
+        self._recorder.close()
+        THIS_PROCESS.resident = None
+        self._started = False
+        self._build()
+        if started:
+            self.start()
+
+    def on_sigterm(self) -> None:
+        """Ends running captures now: a request that waits for one would hold up the server's own shutdown."""
+        recorder = self._recorder
+        self._timer.call_soon_from_signal(lambda: recorder.end_all("SIGTERM"))
+
+    # -- the parts ---------------------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        settings, logger = self.settings, self._logger
+        self._instance = new_instance_id()
+        self._kinds = tuple(kind for kind in settings.types if kind in CAPTURES)
+        self._timer = TimerThread(logger)
+        store = make_store(settings) if settings.uploads else None
+        self._uploads = Uploads(store, logger, self._call_later) if store is not None else None
+        self._pipeline = Pipeline(self._uploads, logger)
+        self._recorder = Recorder(
+            timer=self._timer,
+            make_engine=lambda: make_engine(settings),
+            pipeline=self._pipeline,
+            service=settings.service_name,
+            instance=self._instance,
+            logger=logger,
+        )
+        self._schedule: Schedule | None = None
+
+    def _start_windows(self) -> None:
+        timeline = self._timer.timeline
+        self._schedule = Schedule(
+            timeline, self.settings.interval, self.settings.duration, self._open_window, self._logger
+        )
+        self._schedule.start()
+        if self._uploads is not None:
+            timeline.call_at(timeline.now() + _SETTLED_SECONDS, self._uploads.warm_up)
+
+    def _open_window(self, end: float) -> None:
+        self._recorder.window(self._kinds, end)
+
+    def _end_captures(self, reason: str, timeout: float) -> None:
+        ended = threading.Event()
+        schedule, recorder = self._schedule, self._recorder
+
+        def end() -> None:
+            if schedule is not None:
+                schedule.stop()
+            recorder.end_all(reason)
+            recorder.close()
+            self._timer.timeline.clear()
+            ended.set()
+
+        self._timer.call_soon(end)
+        ended.wait(timeout)
+
+    def _call_later(self, seconds: float, action: Callable[[], object]) -> None:
+        timeline = self._timer.timeline
+        self._timer.call_soon(lambda: timeline.call_at(timeline.now() + seconds, action))
+
+    def _log_start(self) -> None:
+        settings = self.settings
+        self._logger.info(
+            "profiling: %s every %s for %s as service %s, instance %s, to %s",
+            ", ".join(self._kinds) or "nothing",
+            format_duration(settings.interval),
+            format_duration(settings.duration),
+            settings.service_name,
+            self._instance,
+            self._uploads.store.place if self._uploads is not None else "nowhere",
+        )
+        missing = [kind for kind in settings.types if kind not in CAPTURES]
+        if missing:
+            self._logger.warning("profiling: %s: not part of this version, left out", ", ".join(missing))
+        if settings.service_name == DEFAULT_SERVICE_NAME:
+            self._logger.warning(
+                "profiling: the service has no name and is stored as %s: set PROFILE_SERVICE_NAME",
+                DEFAULT_SERVICE_NAME,
+            )

@@ -1,0 +1,203 @@
+"""Captures being taken: each begins and ends on the timer's thread and then goes into the pipeline."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
+
+from profiling_middleware.captures import CAPTURES, Capture
+from profiling_middleware.keys import new_capture_id
+from profiling_middleware.model import CaptureInfo
+from profiling_middleware.pipeline import Pipeline, Request, Result
+from profiling_middleware.sampling.engine import Engine
+from profiling_middleware.timer import TimedCall, TimerThread
+
+MAX_ON_DEMAND = 8
+
+
+class TooManyCaptures(Exception):  # noqa: N818 - it says what is the case
+    """As many captures on demand run already as are allowed at once."""
+
+
+class CaptureCancelled(Exception):  # noqa: N818 - it says what is the case
+    """Whoever asked for the capture has left; nothing was kept."""
+
+
+class Recording:
+    """One capture being taken. `result` gets its bytes; end it early, or cancel it, from any thread."""
+
+    def __init__(self, recorder: Recorder, info: CaptureInfo, seconds: float, request: Request) -> None:
+        self.info = info
+        self.seconds = seconds
+        self.request = request
+        self.result: Future[Result] = Future()
+        # From here on nobody who waits for the future can cancel it by the way: cancel() below is the one way.
+        self.result.set_running_or_notify_cancel()
+        self._recorder = recorder
+        self.capture: Capture | None = None
+        self.end_call: TimedCall | None = None
+
+    def end_early(self, reason: str) -> None:
+        """Keeps what there is, marked partial with `reason`."""
+        self._recorder.call_soon(lambda: self._recorder.end(self, reason))
+
+    def cancel(self) -> None:
+        """Keeps nothing: nobody waits for it any more."""
+        self._recorder.call_soon(lambda: self._recorder.cancel(self))
+
+
+class Recorder:
+    """Begins captures, lets the engine look while there are any, and ends them."""
+
+    def __init__(
+        self,
+        *,
+        timer: TimerThread,
+        make_engine: Callable[[], Engine],
+        pipeline: Pipeline,
+        service: str,
+        instance: str,
+        logger: logging.Logger,
+    ) -> None:
+        self._timer = timer
+        self._make_engine = make_engine
+        self._engine: Engine | None = None
+        self._pipeline = pipeline
+        self._service = service
+        self._instance = instance
+        self._logger = logger
+        self._running: dict[str, Recording] = {}
+        self._looking = False
+        self._on_demand = 0
+        self._on_demand_lock = threading.Lock()
+        self.failed = 0
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, made when it is first needed. On the timer's thread."""
+        if self._engine is None:
+            self._engine = self._make_engine()
+        return self._engine
+
+    def on_demand(self, kind: str, seconds: float, request: Request) -> Recording:
+        """Begins one capture now. From any thread. Raises TooManyCaptures."""
+        with self._on_demand_lock:
+            if self._on_demand >= MAX_ON_DEMAND:
+                raise TooManyCaptures(f"{MAX_ON_DEMAND} captures on demand are running: try again when one ends")
+            self._on_demand += 1
+        info = self._info(kind, time.time_ns(), "on demand")
+        recording = Recording(self, info, seconds, request)
+        recording.result.add_done_callback(self._release)
+        self.call_soon(lambda: self._begin([recording], self._timer.timeline.now() + seconds))
+        return recording
+
+    def window(self, kinds: Sequence[str], end: float) -> list[Recording]:
+        """Begins a periodic window of several kinds, until `end` on the timer's clock. On the timer's thread."""
+        started_ns, seconds = time.time_ns(), end - self._timer.timeline.now()
+        request = Request(upload=True, own_key_only=False)
+        recordings = [Recording(self, self._info(kind, started_ns, "periodic"), seconds, request) for kind in kinds]
+        self._begin(recordings, end)
+        return recordings
+
+    def end_all(self, reason: str) -> None:
+        """Ends everything that runs, marked partial. On the timer's thread."""
+        for recording in list(self._running.values()):
+            self.end(recording, reason)
+
+    def end(self, recording: Recording, reason: str | None = None) -> None:
+        """Ends one capture and hands it on, marked partial if there is a `reason`. On the timer's thread."""
+        capture = self._drop(recording)
+        if capture is None:
+            return
+        info = replace(recording.info, partial=reason)
+        try:
+            profile = capture.end(info)
+        except Exception as error:
+            self._fail(recording, error)
+            return
+        self._pipeline.submit(profile, recording.request, recording.result)
+
+    def cancel(self, recording: Recording) -> None:
+        """Ends one capture and forgets it. On the timer's thread."""
+        capture = self._drop(recording)
+        if capture is not None:
+            try:
+                capture.cancel()
+            finally:
+                recording.result.set_exception(CaptureCancelled())
+
+    def call_soon(self, action: Callable[[], object]) -> None:
+        """Runs `action` on the timer's thread."""
+        self._timer.call_soon(action)
+
+    def close(self) -> None:
+        """Lets go of what the engine holds open. On the timer's thread, or in a forked child."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
+
+    def _info(self, kind: str, started_ns: int, trigger: str) -> CaptureInfo:
+        return CaptureInfo(
+            kind=kind,
+            service=self._service,
+            instance=self._instance,
+            capture_id=new_capture_id(),
+            started_ns=started_ns,
+            trigger="periodic" if trigger == "periodic" else "on demand",
+        )
+
+    def _begin(self, recordings: Sequence[Recording], end: float) -> None:
+        for recording in recordings:
+            try:
+                recording.capture = CAPTURES[recording.info.kind](self.engine)
+                recording.capture.begin()
+            except Exception as error:
+                self._fail(recording, error)
+                continue
+            self._running[recording.info.capture_id] = recording
+            recording.end_call = self._timer.timeline.call_at(end, partial(self.end, recording))
+        if self._running and not self._looking:
+            self._looking = True
+            self._look()
+
+    def _drop(self, recording: Recording) -> Capture | None:
+        if self._running.pop(recording.info.capture_id, None) is None:
+            return None
+        if recording.end_call is not None:
+            recording.end_call.cancel()
+        return recording.capture
+
+    def _look(self) -> None:
+        if not self._running:
+            self._looking = False
+            return
+        try:
+            pause = self.engine.look()
+        except Exception as error:
+            self._looking = False
+            for recording in list(self._running.values()):
+                self._drop(recording)
+                self._fail(recording, error)
+            # Its state is unknown: the next capture begins with a fresh one.
+            self.close()
+            return
+        self._timer.timeline.call_at(self._timer.timeline.now() + pause, self._look)
+
+    def _fail(self, recording: Recording, error: Exception) -> None:
+        self.failed += 1
+        self._logger.error(
+            "profiling: capture kind=%s capture=%s failed; the service is not affected",
+            recording.info.kind,
+            recording.info.capture_id,
+            exc_info=error,
+        )
+        recording.result.set_exception(error)
+
+    def _release(self, _: Future[Result]) -> None:
+        with self._on_demand_lock:
+            self._on_demand -= 1

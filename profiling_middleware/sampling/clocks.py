@@ -1,0 +1,183 @@
+"""What Linux tells a process about its own threads: CPU clocks, native ids, and who is running.
+
+All of it needs no privilege. Elsewhere (`ThreadClocks.available()` is False) the engine works without.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+import threading
+import time
+from pathlib import Path
+
+_FUTEX_CALLS = {"x86_64": 202, "aarch64": 98}
+_TASKS = "/proc/self/task"
+_KEPT_DESCRIPTORS = 128
+_PTHREAD_BYTES = 0x800
+
+
+class ThreadClocks:
+    """CPU clocks and native ids of the threads of this process."""
+
+    def __init__(self) -> None:
+        self._tid_offset = self._find_tid_offset()
+
+    @staticmethod
+    def available() -> bool:
+        if not sys.platform.startswith("linux"):
+            return False
+        own = ThreadClocks.cpu_ns(threading.get_native_id())
+        return own is not None and Path(_TASKS).is_dir()
+
+    @staticmethod
+    def cpu_ns(native_id: int) -> int | None:
+        """CPU time of a thread in nanoseconds, None when it has ended.
+
+        The clock id is that of Linux's CPUCLOCK_PERTHREAD | CPUCLOCK_SCHED (include/linux/posix-timers.h); unlike
+        pthread_getcpuclockid on a thread that has ended, it fails cleanly.
+        """
+        try:
+            return time.clock_gettime_ns((~native_id << 3) | 6)
+        except OSError:
+            return None
+
+    def native_id(self, ident: int) -> int | None:
+        """The kernel's id of the thread that Python calls `ident`, also of one `threading` did not start."""
+        known = getattr(threading, "_active", {}).get(ident)
+        native_id = getattr(known, "native_id", None)
+        if isinstance(native_id, int):
+            return native_id
+        return self._read_tid(ident)
+
+    def _find_tid_offset(self) -> int | None:
+        # An ident is the address of the C library's own thread structure, which holds the kernel's id
+        # somewhere near its start. Where, is learnt from the thread that is asking.
+        content = self._read_memory(threading.get_ident(), _PTHREAD_BYTES)
+        wanted = struct.pack("i", threading.get_native_id())
+        for offset in range(0, len(content) - 3, 4):
+            if content[offset : offset + 4] == wanted:
+                return offset
+        return None
+
+    def _read_tid(self, ident: int) -> int | None:
+        if self._tid_offset is None:
+            return None
+        content = self._read_memory(ident + self._tid_offset, 4)
+        if len(content) < 4:
+            return None
+        (native_id,) = struct.unpack("i", content)
+        return native_id if native_id > 0 else None
+
+    @staticmethod
+    def _read_memory(address: int, size: int) -> bytes:
+        # Through the kernel: an address that is gone is an error here and would be a crash if it were loaded.
+        try:
+            descriptor = os.open("/proc/self/mem", os.O_RDONLY)
+        except OSError:
+            return b""
+        try:
+            return os.pread(descriptor, size, address)
+        except (OSError, OverflowError):
+            return b""
+        finally:
+            os.close(descriptor)
+
+
+class OwnCpu:
+    """CPU time of the thread that samples, also when another thread goes on in its place (after a fork)."""
+
+    def __init__(self) -> None:
+        self._ident = 0
+        self._before_ns = 0
+        self._last_ns = 0
+
+    def total_ns(self) -> int:
+        """CPU time of all threads that have asked, each counted from its first question on."""
+        ident, used = threading.get_ident(), time.thread_time_ns()
+        if ident != self._ident:
+            self._ident, self._before_ns = ident, self._last_ns - used
+        self._last_ns = self._before_ns + used
+        return self._last_ns
+
+
+class RunStates:
+    """Whether a thread is running, from `/proc/self/task/TID/syscall` on descriptors that stay open.
+
+    A thread that waits for the GIL wants to run and counts as running: it waits on a futex inside the
+    interpreter's own data, where no lock of a program can be.
+    """
+
+    def __init__(self) -> None:
+        self._descriptors: dict[int, int] = {}
+        self._futex = _FUTEX_CALLS.get(os.uname().machine)
+        self._runtime = _interpreter_data()
+        self.available = self._runtime is not None and self.running(threading.get_native_id()) is not None
+
+    def running(self, native_id: int) -> bool | None:
+        """True for a thread that runs or waits for the GIL, False for one that waits, None when unknown."""
+        try:
+            descriptor = self._descriptors.get(native_id)
+            if descriptor is None:
+                descriptor = self._open(native_id)
+            state = os.pread(descriptor, 256, 0)
+        except OSError:
+            self.forget(native_id)
+            return None
+        if state.startswith(b"running"):
+            return True
+        fields = state.split()
+        if self._runtime is None or len(fields) < 2 or not fields[0].isdigit():
+            return None if not fields else False
+        return int(fields[0]) == self._futex and int(fields[1], 16) in self._runtime
+
+    def forget(self, native_id: int) -> None:
+        """Closes what is kept for a thread that has ended."""
+        descriptor = self._descriptors.pop(native_id, None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """Closes everything: nobody listens, or this is a forked child with its parent's descriptors."""
+        for native_id in list(self._descriptors):
+            self.forget(native_id)
+
+    def _open(self, native_id: int) -> int:
+        if len(self._descriptors) >= _KEPT_DESCRIPTORS:
+            self.forget(next(iter(self._descriptors)))
+        descriptor = os.open(f"{_TASKS}/{native_id}/syscall", os.O_RDONLY)
+        self._descriptors[native_id] = descriptor
+        return descriptor
+
+
+def native_thread_ids() -> list[int]:
+    """Every thread of the process, also those Python knows nothing of."""
+    try:
+        return [int(name) for name in os.listdir(_TASKS)]  # noqa: PTH208 - called while sampling, Path is slow
+    except OSError:
+        return []
+
+
+def native_thread_name(native_id: int) -> str:
+    """The name the system shows for a thread (15 bytes at most)."""
+    try:
+        return Path(f"{_TASKS}/{native_id}/comm").read_text(errors="replace").strip() or str(native_id)
+    except OSError:
+        return str(native_id)
+
+
+def _interpreter_data() -> range | None:
+    """The address range of the interpreter's own data segment, in which the GIL lives."""
+    try:
+        import ctypes
+
+        runtime = ctypes.addressof(ctypes.c_char.in_dll(ctypes.pythonapi, "_PyRuntime"))
+        with Path("/proc/self/maps").open() as maps:
+            for line in maps:
+                low, high = (int(bound, 16) for bound in line.split()[0].split("-"))
+                if low <= runtime < high:
+                    return range(low, high)
+    except (ImportError, ValueError, OSError, AttributeError):
+        return None
+    return None

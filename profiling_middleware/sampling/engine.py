@@ -1,0 +1,71 @@
+"""What every sampling engine offers: one engine a process, any number of listeners."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from profiling_middleware.model import Sample
+
+
+class Listener(Protocol):
+    """A capture that wants to hear what the engine sees."""
+
+    def receive(self, samples: Sequence[Sample]) -> None:
+        """Takes what was seen since the last call. Runs on the timer's thread: it may add up, not encode."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineReport:
+    """What the engine has done since the process started; two of them make the report of a capture."""
+
+    looks: int = 0
+    cpu_ns: int = 0
+    """CPU time of the profiler's own sampling."""
+    lost_stacks: int = 0
+    """Stacks that changed while they were read and are left out; their time is charged at the next look."""
+    not_placed_ns: int = 0
+    """CPU time whose function was not seen; it stands under frames named in angle brackets."""
+    table_clears: int = 0
+    """How often the table of known stacks was full and began anew."""
+
+    def since(self, earlier: EngineReport) -> EngineReport:
+        return EngineReport(
+            self.looks - earlier.looks,
+            self.cpu_ns - earlier.cpu_ns,
+            self.lost_stacks - earlier.lost_stacks,
+            self.not_placed_ns - earlier.not_placed_ns,
+            self.table_clears - earlier.table_clears,
+        )
+
+
+class Engine(Protocol):
+    """Takes stacks while somebody listens. All calls come from the timer's thread."""
+
+    @property
+    def name(self) -> str:
+        """As in PROFILE_ENGINE: native, polling or python."""
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What this engine cannot know on this machine, in sentences for the profile's comments."""
+
+    @property
+    def rate(self) -> int:
+        """Looks a second that were asked for."""
+
+    def attach(self, listener: Listener) -> None:
+        """From now on `listener` receives what happens, and nothing from before."""
+
+    def detach(self, listener: Listener) -> None:
+        """Hands `listener` everything up to now, then nothing more."""
+
+    def look(self) -> float:
+        """Looks once, tells the listeners, and returns the seconds until the next look is due."""
+
+    def report(self) -> EngineReport:
+        """What was done so far."""
+
+    def close(self) -> None:
+        """Lets go of everything; the engine is not used again. In a forked child it is the parent's that is closed."""

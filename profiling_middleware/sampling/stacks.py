@@ -1,0 +1,110 @@
+"""From the frames of a running thread to Stacks: equal stacks become the same object."""
+
+from __future__ import annotations
+
+from types import CodeType, FrameType
+
+from profiling_middleware.model import Frame, Stack
+
+MAX_DEPTH = 512
+_MAX_KNOWN = 8192
+
+TRUNCATED = Frame("<truncated>", "", 0, 0)
+NOT_SEEN_RUNNING = Frame("<not seen running>", "", 0, 0)
+
+
+class _Code:
+    """A code object and what is said of it. Holding it keeps its id from being given to another one."""
+
+    __slots__ = ("code", "file", "function", "lines")
+
+    def __init__(self, frame: FrameType) -> None:
+        self.code: CodeType = frame.f_code
+        module = frame.f_globals.get("__name__")
+        name = self.code.co_qualname
+        self.function = f"{module}.{name}" if isinstance(module, str) and module else name
+        self.file = self.code.co_filename
+        self.lines = {-1: self.code.co_firstlineno}
+
+    def frame(self, instruction: int) -> Frame:
+        line = self.lines.get(instruction)
+        if line is None:
+            line = self.lines[instruction] = self._line(instruction)
+        return Frame(self.function, self.file, line, self.code.co_firstlineno)
+
+    def _line(self, instruction: int) -> int:
+        for start, end, line in self.code.co_lines():
+            if start <= instruction < end and line is not None:
+                return line
+        return self.code.co_firstlineno
+
+
+class StackTable:
+    """The stacks seen so far, bounded: when full it begins anew and counts that."""
+
+    def __init__(self, limit: int = _MAX_KNOWN) -> None:
+        self._limit = limit
+        self._codes: dict[int, _Code] = {}
+        self._by_position: dict[tuple[int, ...], Stack] = {}
+        self._by_frames: dict[tuple[Frame, ...], Stack] = {}
+        self.clears = 0
+
+    def take(self, leaf: FrameType) -> Stack | None:
+        """The stack of a thread, None when it went on while it was read (the GIL may change hands meanwhile)."""
+        position: list[int] = []
+        codes = self._codes
+        frame: FrameType | None = leaf
+        while frame is not None and len(position) < 2 * MAX_DEPTH:
+            code = id(frame.f_code)
+            if code not in codes:
+                codes[code] = _Code(frame)
+            position += (code, frame.f_lasti)
+            frame = frame.f_back
+        if leaf.f_lasti != position[1]:
+            return None
+        key = tuple(position)
+        stack = self._by_position.get(key)
+        if stack is None:
+            stack = self._by_position[key] = self._resolve(position, truncated=frame is not None)
+        return stack
+
+    def common_part(self, one: Stack, other: Stack) -> Stack:
+        """The callers that two stacks share, with the frame `<not seen running>` as their leaf.
+
+        Where the function is the same and the line is not, the function stays and the line is unknown.
+        """
+        shared: list[Frame] = []
+        for ours, theirs in zip(reversed(one.frames), reversed(other.frames), strict=False):
+            if ours[:2] != theirs[:2]:
+                break
+            shared.append(ours if ours.line == theirs.line else ours._replace(line=0))
+            if ours.line != theirs.line:
+                break
+        return self.intern((NOT_SEEN_RUNNING, *reversed(shared)))
+
+    def intern(self, frames: tuple[Frame, ...]) -> Stack:
+        """The one Stack of these frames."""
+        stack = self._by_frames.get(frames)
+        if stack is None:
+            stack = self._by_frames[frames] = Stack(frames)
+        return stack
+
+    def make_room(self) -> None:
+        """Begins anew when full. Between looks only: `take` relies on the codes it has put in."""
+        if max(len(self._by_position), len(self._by_frames), len(self._codes)) > self._limit:
+            self.clear()
+            self.clears += 1
+
+    def clear(self) -> None:
+        self._codes.clear()
+        self._by_position.clear()
+        self._by_frames.clear()
+
+    def _resolve(self, position: list[int], *, truncated: bool) -> Stack:
+        frames = [
+            self._codes[code].frame(instruction)
+            for code, instruction in zip(position[::2], position[1::2], strict=True)
+        ]
+        if truncated:
+            frames.append(TRUNCATED)
+        return self.intern(tuple(frames))

@@ -1,0 +1,142 @@
+"""One thread for everything that has its time: looks at the stacks, starts and ends of captures, retries.
+
+What runs here is short; encoding and uploading have lanes of their own. Because only this thread begins, samples and
+ends captures, none of them needs a lock.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+
+Action = Callable[[], object]
+
+
+class TimedCall:
+    """An action waiting for its time; `cancel()` forgets it."""
+
+    __slots__ = ("action", "order", "when")
+
+    def __init__(self, when: float, order: int, action: Action) -> None:
+        self.when = when
+        self.order = order
+        self.action: Action | None = action
+
+    def cancel(self) -> None:
+        self.action = None
+
+    def __lt__(self, other: TimedCall) -> bool:
+        return (self.when, self.order) < (other.when, other.order)
+
+
+class Timeline:
+    """Actions in the order of their times, on a clock that is an argument. Not thread-safe."""
+
+    def __init__(self, now: Callable[[], float], logger: logging.Logger) -> None:
+        self.now = now
+        self._logger = logger
+        self._calls: list[TimedCall] = []
+        self._order = itertools.count()
+
+    def call_at(self, when: float, action: Action) -> TimedCall:
+        """Runs `action` once the clock (seconds) has reached `when`; equal times keep the order of the calls."""
+        call = TimedCall(when, next(self._order), action)
+        heapq.heappush(self._calls, call)
+        return call
+
+    def run_due(self) -> float | None:
+        """Runs what is due and returns the seconds until the next action, None when there is none."""
+        while self._calls:
+            call = self._calls[0]
+            if call.action is None:
+                heapq.heappop(self._calls)
+                continue
+            remaining = call.when - self.now()
+            if remaining > 0:
+                return remaining
+            heapq.heappop(self._calls)
+            self.run(call.action)
+        return None
+
+    def clear(self) -> None:
+        """Forgets everything that waits."""
+        self._calls.clear()
+
+    def run(self, action: Action) -> None:
+        """Runs one action; whatever it raises is logged and goes no further."""
+        try:
+            action()
+        except Exception:
+            self._logger.exception("profiling: an internal step failed; the service is not affected")
+
+
+class TimerThread:
+    """Runs a timeline on a daemon thread that exists only while something waits on it."""
+
+    def __init__(self, logger: logging.Logger, name: str = "profiling-timer") -> None:
+        self.timeline = Timeline(time.monotonic, logger)
+        self._name = name
+        # SimpleQueue, because its put() may interrupt itself: a signal handler uses it.
+        self._inbox: SimpleQueue[Action | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._paused = False
+
+    def call_soon(self, action: Action) -> None:
+        """Runs `action` on the timer's thread. From any thread, not from a signal handler."""
+        self._inbox.put(action)
+        with self._lock:
+            self._ensure_thread()
+
+    def call_soon_from_signal(self, action: Action) -> None:
+        """As `call_soon`, but takes no lock: where no thread runs, nothing waits and nothing is to be done."""
+        self._inbox.put(action)
+
+    def runs_here(self) -> bool:
+        """Whether the caller is on the timer's thread."""
+        return threading.current_thread() is self._thread
+
+    def pause(self, timeout: float) -> None:
+        """Lets the thread end, what waits stays; a fork then copies no thread of ours."""
+        with self._lock:
+            self._paused = True
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            self._inbox.put(None)
+            thread.join(timeout)
+
+    def resume(self) -> None:
+        """Goes on after `pause`."""
+        with self._lock:
+            self._paused = False
+            self._ensure_thread()
+
+    def _ensure_thread(self) -> None:
+        if self._thread is None and not self._paused:
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            remaining = self.timeline.run_due()
+            if self._ends(idle=remaining is None):
+                return
+            try:
+                action = self._inbox.get(timeout=remaining)
+            except Empty:
+                continue
+            if action is not None:
+                self.timeline.run(action)
+
+    def _ends(self, *, idle: bool) -> bool:
+        # Under the lock, so that call_soon() either finds this thread alive and its action is seen, or starts anew.
+        with self._lock:
+            if self._paused or (idle and self._inbox.empty()):
+                self._thread = None
+                return True
+            return False
