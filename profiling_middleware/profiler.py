@@ -17,7 +17,7 @@ from profiling_middleware.model import Artifact
 from profiling_middleware.pipeline import Pipeline, Request
 from profiling_middleware.process import THIS_PROCESS
 from profiling_middleware.recording import Recorder, Recording
-from profiling_middleware.sampling import make_engine
+from profiling_middleware.sampling import check_engine, make_engine
 from profiling_middleware.schedule import Schedule
 from profiling_middleware.stores import make_store
 from profiling_middleware.timer import TimerThread
@@ -59,7 +59,7 @@ class Profiler:
     def __init__(self, settings: Settings | None = None) -> None:
         """Takes the settings of the environment when none are given. Raises SettingsError for what cannot be used."""
         self.settings = Settings.from_env() if settings is None else settings
-        make_engine(self.settings)  # a named engine that is missing fails here, loudly
+        check_engine(self.settings)  # a named engine that is missing fails at start-up
         self._logger = self.settings.logger
         self._started = False
         self._lock = threading.RLock()
@@ -78,6 +78,10 @@ class Profiler:
         if not isinstance(resident, cls) or resident.settings != settings:
             raise RuntimeError("this process has a Profiler with other settings: give every middleware the same ones")
         return resident
+
+    def notice_sigterm(self) -> None:
+        """Has running captures end at SIGTERM. Early, because a first request may come on a thread that cannot."""
+        THIS_PROCESS.notice_sigterm()
 
     def start(self) -> None:
         """Begins the periodic windows if they are enabled; doing it twice changes nothing.

@@ -11,7 +11,7 @@ import binascii
 import hashlib
 import hmac
 import ipaddress
-from urllib.parse import urlsplit
+import re
 
 from profiling_middleware.config import LOCAL_ENVIRONMENTS, Settings
 from profiling_middleware.middleware.messages import AdminRequest, AdminResponse, error
@@ -81,7 +81,8 @@ def _from_elsewhere(request: AdminRequest, host: str) -> bool:
     """A page of another site in the developer's own browser: its requests come from loopback, too."""
     if any(value.strip().lower() not in ("same-origin", "none") for value in request.all("sec-fetch-site")):
         return True
-    return any(urlsplit(value.strip()).netloc.lower() != host.strip().lower() for value in request.all("origin"))
+    own = (f"http://{host}".lower(), f"https://{host}".lower())
+    return any(value.strip().lower() not in own for value in request.all("origin"))
 
 
 def _is_loopback(address: str) -> bool:
@@ -94,8 +95,8 @@ def _is_loopback(address: str) -> bool:
 
 
 def _names_loopback(host: str) -> bool:
-    try:
-        name = urlsplit(f"//{host.strip()}").hostname
-    except ValueError:
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+))(?::[0-9]{1,5})?", host)
+    if match is None:
         return False
-    return name is not None and (name == "localhost" or _is_loopback(name))
+    name = match[1] or match[2]
+    return name.lower() == "localhost" or _is_loopback(name)

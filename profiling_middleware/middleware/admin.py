@@ -60,10 +60,19 @@ class Admin:
         self._profiler = profiler
 
     def answer(self, request: AdminRequest) -> AdminResponse | Pending:
-        """Does not wait and raises nothing that a client can cause."""
+        """Does not wait, and raises nothing: what fails in here is answered and logged."""
         refused = refusal(request, self._settings)
         if refused is not None:
             return refused
+        try:
+            return self._route(request)
+        except RuntimeError as conflict:
+            return error(409, f"profiling: {conflict}")
+        except Exception as failure:
+            self._settings.logger.exception("profiling: %s could not be answered", request.path[:80])
+            return error(500, f"profiling: failed ({type(failure).__name__}); the log says why")
+
+    def _route(self, request: AdminRequest) -> AdminResponse | Pending:
         if request.method != "GET":
             return error(405, f"profiling: {request.method[:20]} is not allowed: use GET", ("Allow", "GET"))
         name = request.path[len(PREFIX) :]
@@ -96,8 +105,6 @@ class Admin:
         except TooManyCaptures:
             message = f"profiling: {MAX_ON_DEMAND} captures on demand run already: try again when one has ended"
             return error(429, message, ("Retry-After", "10"))
-        except RuntimeError as bad:
-            return error(409, f"profiling: {bad}")
         if wait:
             return Pending(recording, uploaded)
         key = own_key(recording.info)

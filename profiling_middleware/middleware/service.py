@@ -20,7 +20,7 @@ class ProfilerService:
         self._profiler: Profiler | None = None
         self._admin: Admin | None = None
         if settings.enabled:
-            self.profiler()
+            self.profiler().notice_sigterm()
 
     @property
     def loaded(self) -> bool:

@@ -21,6 +21,8 @@ _PTHREAD_BYTES = 0x800
 class ThreadClocks:
     """CPU clocks and native ids of the threads of this process."""
 
+    exact = True
+
     def __init__(self) -> None:
         self._tid_offset = self._find_tid_offset()
 
@@ -30,6 +32,9 @@ class ThreadClocks:
             return False
         own = ThreadClocks.cpu_ns(threading.get_native_id())
         return own is not None and Path(_TASKS).is_dir()
+
+    def refresh(self) -> None:
+        """Nothing to do: these clocks go by themselves."""
 
     @staticmethod
     def cpu_ns(native_id: int) -> int | None:
@@ -114,6 +119,7 @@ class RunStates:
         self._futex = _FUTEX_CALLS.get(os.uname().machine)
         self._runtime = _interpreter_data()
         self.available = self._runtime is not None and self.running(threading.get_native_id()) is not None
+        self.close()
 
     def running(self, native_id: int) -> bool | None:
         """True for a thread that runs or waits for the GIL, False for one that waits, None when unknown."""

@@ -23,6 +23,7 @@ from profiling_middleware.sampling.clocks import (
     native_thread_name,
 )
 from profiling_middleware.sampling.engine import EngineReport, Listener
+from profiling_middleware.sampling.estimated import EstimatedClocks
 from profiling_middleware.sampling.stacks import StackTable
 
 # CPU time that may go unnoticed between two looks: less than the cheapest wake-up of a thread.
@@ -66,7 +67,7 @@ class PythonEngine:
         self._max_overhead = max_overhead
         self._jitter = jitter or random.Random()
         self._listeners: list[Listener] = []
-        self._clocks = ThreadClocks()
+        self._clocks = ThreadClocks() if ThreadClocks.available() else EstimatedClocks()
         self._states = RunStates()
         self._stacks = StackTable()
         self._own_stack = self._stacks.intern((_OWN_FRAME,))
@@ -88,6 +89,8 @@ class PythonEngine:
             f"work shorter than the switch interval ({switch}) between two waits is mostly not seen running: its "
             "CPU time is exact and stands under <not seen running>",
         )
+        if not self._clocks.exact:
+            return (*known, "this system has no CPU clocks for threads: the process's CPU time is shared by estimate")
         if self._states.available:
             return known
         return (
@@ -143,6 +146,7 @@ class PythonEngine:
         self._own_looked_ns = self._own_given_ns = self._own.total_ns()
         self._natives_listed_ns = 0
         self._last_ns = now = time.monotonic_ns()
+        self._clocks.refresh()
         for ident, frame in sys._current_frames().items():
             if ident != threading.get_ident():
                 self._discover(ident, frame, now)
@@ -154,6 +158,7 @@ class PythonEngine:
     def _observe(self, *, everything: bool) -> None:
         now = time.monotonic_ns()
         self._looks += 1
+        self._clocks.refresh()
         unseen = time.process_time_ns() - self._own.total_ns() - self._accounted_ns
         samples: list[Sample] = []
         if unseen > _SLACK_NS or everything:
