@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from profiling_middleware.encoders.pprof import encode_pprof
 from profiling_middleware.encoders.views import render_view
+from profiling_middleware.gil import giving_way
 from profiling_middleware.keys import own_key, shared_key
 from profiling_middleware.lane import Lane
 from profiling_middleware.model import Artifact, Profile
@@ -104,8 +105,12 @@ class Pipeline:
         )
         if request.upload and self._uploads is not None:
             self._uploads.add(artifact)
-        view = render_view(profile, request.view) if request.view else None
-        return Result(artifact=artifact, view=view)
+        return Result(artifact=artifact, view=self._render(profile, request.view) if request.view else None)
+
+    @staticmethod
+    def _render(profile: Profile, view: str) -> bytes:
+        with giving_way():
+            return render_view(profile, view)
 
     def _gzip(self, chunks: Iterable[bytes]) -> bytes:
         compressor = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_FORMAT)

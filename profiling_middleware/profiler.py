@@ -278,6 +278,9 @@ class Profiler:
         missing = [kind for kind in settings.types if kind not in CAPTURES]
         if missing:
             self._logger.warning("profiling: %s: not part of this version, left out", ", ".join(missing))
+        given = {"PROFILE_SPOOL_DIR": settings.spool_dir, "PROFILE_SLOW_REQUEST": settings.slow_request}
+        for variable in (variable for variable, value in given.items() if value is not None):
+            self._logger.warning("profiling: %s has no effect in this version", variable)
         if settings.service_name == DEFAULT_SERVICE_NAME:
             self._logger.warning(
                 "profiling: the service has no name and is stored as %s: set PROFILE_SERVICE_NAME",

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from profiling_middleware.gil import giving_way
 from profiling_middleware.lane import Lane
 from profiling_middleware.model import Artifact
 from profiling_middleware.stores import KeyTaken, Store, StoreError
@@ -102,7 +103,8 @@ class Uploads:
 
     def _warm_up(self) -> None:
         try:
-            self.store.warm_up()
+            with giving_way():
+                self.store.warm_up()
         except StoreError as error:
             self._logger.error("profiling: %s is not ready: %s", self.store.place, error)
 
@@ -117,7 +119,8 @@ class Uploads:
         while (artifact := self._next()) is not None:
             started = time.monotonic()
             try:
-                key = self._put(artifact)
+                with giving_way():
+                    key = self._put(artifact)
             except Exception as error:
                 self._failed(artifact, error, time.monotonic() - started)
                 return

@@ -6,6 +6,7 @@ identifier is pyinstrument's own: https://github.com/joerick/pyinstrument (frame
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -23,8 +24,8 @@ VIEWS: Mapping[str, str] = {
 }
 """The views and their media types."""
 
-# Above 100,000 records the HTML page drops some; far below it, a browser is still quick.
-_MAX_RECORDS = 20_000
+# Rendering costs up to a millisecond of CPU a record, and nobody reads the smaller ones.
+_MAX_RECORDS = 2_000
 _OTHERS = "<stacks too small to show>"
 
 
@@ -88,6 +89,10 @@ def _thread_name(labels: tuple[Label, ...]) -> str:
 
 
 def _identifier(frame: Frame) -> str:
-    name = frame.function.replace("\x00", "").replace("\x01", "")
     line = f"\x01l{frame.line}" if frame.line else ""
-    return f"{name}\x00{frame.file}\x00{frame.start_line}{line}"
+    return f"{_harmless(frame.function)}\x00{_harmless(frame.file)}\x00{frame.start_line}{line}"
+
+
+def _harmless(name: str) -> str:
+    # pyinstrument separates by these two, and puts names into a <script> element without escaping them.
+    return re.sub("<(?=[/!])", "\u2039", name.replace("\x00", "").replace("\x01", ""))
