@@ -1,4 +1,4 @@
-"""Jobs done one after the other on a thread of their own, which exists only while there are any."""
+"""Jobs done one after the other on a thread of their own, which exists only while there are any, or while kept."""
 
 from __future__ import annotations
 
@@ -20,7 +20,21 @@ class Lane:
         self._jobs: deque[Job] = deque()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._busy = False
         self._paused = False
+        self._kept = False
+
+    def keep(self) -> None:
+        """Keeps the thread while there is nothing to do: since Python 3.12 none can be started at exit."""
+        with self._changed:
+            self._kept = True
+            self._ensure_thread()
+
+    def release(self) -> None:
+        """Lets the thread end once there is nothing to do."""
+        with self._changed:
+            self._kept = False
+            self._changed.notify_all()
 
     def submit(self, job: Job) -> bool:
         """Queues a job; False when the queue is full and the job was not taken."""
@@ -28,18 +42,24 @@ class Lane:
             if len(self._jobs) >= self._limit:
                 return False
             self._jobs.append(job)
+            self._changed.notify_all()
             self._ensure_thread()
             return True
 
     def drain(self, timeout: float) -> bool:
         """Waits until nothing is queued or being done; False when `timeout` seconds were not enough."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._thread is None and not self._jobs, timeout)
+            threadless = self._thread is None and bool(self._jobs)
+        if threadless:
+            self._work()  # the interpreter is exiting and starts no thread any more
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._jobs and not self._busy, timeout)
 
     def pause(self, timeout: float) -> None:
         """Lets the thread end after its present job, the others stay queued. Waits at most `timeout` seconds."""
         with self._changed:
             self._paused = True
+            self._changed.notify_all()
             self._changed.wait_for(lambda: self._thread is None, timeout)
 
     def resume(self) -> None:
@@ -49,11 +69,15 @@ class Lane:
             self._ensure_thread()
 
     def _ensure_thread(self) -> None:
-        if self._thread is None and self._jobs and not self._paused:
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        if self._thread is not None or self._paused or not (self._jobs or self._kept):
+            return
+        self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+        try:
             self._thread.start()
+        except RuntimeError:
+            self._thread = None  # the interpreter is exiting: drain() does what is queued
 
-    def _run(self) -> None:
+    def _work(self) -> None:
         while (job := self._next()) is not None:
             try:
                 job()
@@ -64,7 +88,12 @@ class Lane:
 
     def _next(self) -> Job | None:
         with self._changed:
+            self._busy = False
+            self._changed.notify_all()
+            while not self._jobs and self._kept and not self._paused:
+                self._changed.wait()
             if self._jobs and not self._paused:
+                self._busy = True
                 return self._jobs.popleft()
             self._thread = None
             self._changed.notify_all()

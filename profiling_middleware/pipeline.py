@@ -83,9 +83,14 @@ class Pipeline:
             result.set_exception(QueueFull(f"{_QUEUED_PROFILES} captures wait to be encoded"))
 
     def drain(self, timeout: float) -> bool:
-        """Encodes without pauses what is queued; False when `timeout` seconds were not enough."""
+        """The last step: encodes without pauses what is queued. False when `timeout` seconds were not enough."""
         self._hurry = True
+        self._lane.release()
         return self._lane.drain(timeout)
+
+    def keep_thread(self) -> None:
+        """See `Lane.keep`."""
+        self._lane.keep()
 
     def pause(self, timeout: float) -> None:
         """Before a fork; see `Lane.pause`."""

@@ -38,6 +38,7 @@ class Process:
         self.resident: Resident | None = None
         self._hooked = False
         self._flushed = False
+        self._pending_call: object = None
 
     def settle(self, resident: Resident) -> None:
         """Makes `resident` the one of this process. Raises RuntimeError when there is another one."""
@@ -64,15 +65,33 @@ class Process:
         """Tells the resident of SIGTERM from now on; the handler that was there still runs, after it.
 
         Servers send the shutdown event only once their requests have ended, and a request may be waiting for a
-        capture. Python lets only the main thread set handlers: elsewhere this does nothing.
+        capture. Python lets only the main thread set handlers: from elsewhere (a WSGI server's first request) it is
+        asked to do so at its next step.
         """
         if threading.current_thread() is not threading.main_thread():
+            self._ask_main_thread()
             return
         current = signal.getsignal(signal.SIGTERM)
         if current is None or current is signal.SIG_IGN or isinstance(current, _SigtermHandler):
             return  # not Python's to chain, deliberately ignored, or ours already
         with contextlib.suppress(ValueError):  # not the main interpreter
             signal.signal(signal.SIGTERM, _SigtermHandler(self, current))
+
+    def _ask_main_thread(self) -> None:
+        try:
+            import ctypes
+        except ImportError:
+            return  # without ctypes there is no way; the server's own time-out ends waiting requests
+        if self._pending_call is None:
+            self._pending_call = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(self._called_by_main_thread)
+        # https://docs.python.org/3/c-api/init.html#c.Py_AddPendingCall; the main thread waits in C for a second at most
+        # in the servers that need this.
+        ctypes.pythonapi.Py_AddPendingCall(self._pending_call, None)
+
+    def _called_by_main_thread(self, _: object) -> int:
+        if self.resident is not None and threading.current_thread() is threading.main_thread():
+            self.notice_sigterm()
+        return 0
 
     def _unhook_sigterm(self) -> None:
         current = signal.getsignal(signal.SIGTERM)

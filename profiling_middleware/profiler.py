@@ -97,6 +97,9 @@ class Profiler:
             self._started = True
             if self.settings.enabled:
                 self._log_start()
+                self._pipeline.keep_thread()
+                if self._uploads is not None:
+                    self._uploads.keep_thread()
                 self._timer.call_soon(self._start_windows)
 
     def stop(self, timeout: float = STOP_SECONDS) -> None:
@@ -202,7 +205,6 @@ class Profiler:
         # The parent's locks may have been held, its threads are gone: nothing of them is used again.
         self._lock = threading.RLock()
         self._recorder.close()
-        THIS_PROCESS.resident = None
         self._started = False
         self._build()
         if started:
@@ -257,7 +259,8 @@ class Profiler:
             self._timer.timeline.clear()
             ended.set()
 
-        self._timer.call_soon(end)
+        if not self._timer.call_soon(end):
+            end()  # at exit, when nothing was running: then nobody else is on the timeline
         ended.wait(timeout)
 
     def _call_later(self, seconds: float, action: Callable[[], object]) -> None:

@@ -87,19 +87,19 @@ class TimerThread:
         self._thread: threading.Thread | None = None
         self._paused = False
 
-    def call_soon(self, action: Action) -> None:
-        """Runs `action` on the timer's thread. From any thread, not from a signal handler."""
+    def call_soon(self, action: Action) -> bool:
+        """Runs `action` on the timer's thread. From any thread, not from a signal handler.
+
+        False when there is no such thread and none can be started any more, because the interpreter is exiting.
+        """
         self._inbox.put(action)
         with self._lock:
             self._ensure_thread()
+            return self._thread is not None or self._paused
 
     def call_soon_from_signal(self, action: Action) -> None:
         """As `call_soon`, but takes no lock: where no thread runs, nothing waits and nothing is to be done."""
         self._inbox.put(action)
-
-    def runs_here(self) -> bool:
-        """Whether the caller is on the timer's thread."""
-        return threading.current_thread() is self._thread
 
     def pause(self, timeout: float) -> None:
         """Lets the thread end, what waits stays; a fork then copies no thread of ours."""
@@ -119,7 +119,10 @@ class TimerThread:
     def _ensure_thread(self) -> None:
         if self._thread is None and not self._paused:
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            self._thread.start()
+            try:
+                self._thread.start()
+            except RuntimeError:
+                self._thread = None
 
     def _run(self) -> None:
         while True:

@@ -84,6 +84,7 @@ class Uploads:
     def finish(self, timeout: float) -> None:
         """Tries everything once more and gives up what is left after `timeout` seconds."""
         self._closing = True
+        self._lane.release()
         self._lane.submit(self._round)
         finished = self._lane.drain(timeout)
         with self._lock:
@@ -92,6 +93,10 @@ class Uploads:
         reason = "the store refused it" if finished else "the store did not answer in time"
         for artifact in lost:
             self._report_drop(artifact, f"the service stops and {reason}")
+
+    def keep_thread(self) -> None:
+        """See `Lane.keep`."""
+        self._lane.keep()
 
     def pause(self, timeout: float) -> None:
         """Before a fork; see `Lane.pause`."""
