@@ -26,7 +26,7 @@ _ID = 1
 _MAPPING_FILENAME, _BUILD_ID, _HAS_FUNCTIONS, _HAS_FILENAMES, _HAS_LINE_NUMBERS = 5, 6, 7, 8, 9
 _MAPPING_ID, _LINE = 2, 4
 _LINE_FUNCTION_ID, _LINE_LINE = 1, 2
-_NAME, _SYSTEM_NAME, _FILENAME, _START_LINE = 2, 3, 4, 5
+_NAME, _FILENAME, _START_LINE = 2, 4, 5
 
 
 def encode_pprof(profile: Profile) -> Iterator[bytes]:
@@ -107,7 +107,8 @@ class _Encoder:
         if number is None:
             number = self._functions[key] = len(self._functions) + 1
             name = self._string(frame.function)
-            content = integer(_ID, number) + integer(_NAME, name) + integer(_SYSTEM_NAME, name)
+            # No system name: pprof would take it for C++ and cut what stands in angle brackets.
+            content = integer(_ID, number) + integer(_NAME, name)
             content += integer(_FILENAME, self._string(frame.file)) + integer(_START_LINE, frame.start_line)
             self._new.append(message(_FUNCTION, content))
         return number

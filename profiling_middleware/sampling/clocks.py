@@ -10,9 +10,11 @@ import struct
 import sys
 import threading
 import time
+from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 
-_FUTEX_CALLS = {"x86_64": 202, "aarch64": 98}
+_FUTEX_CALLS = {"x86_64": b"202", "aarch64": b"98"}
 _TASKS = "/proc/self/task"
 _KEPT_DESCRIPTORS = 128
 _PTHREAD_BYTES = 0x800
@@ -107,36 +109,49 @@ class OwnCpu:
         return self._last_ns
 
 
-class RunStates:
-    """Whether a thread is running, from `/proc/self/task/TID/syscall` on descriptors that stay open.
+class RunState(Enum):
+    """What a thread is doing at this moment."""
 
-    A thread that waits for the GIL wants to run and counts as running: it waits on a futex inside the
-    interpreter's own data, where no lock of a program can be.
+    ABLE = "on a processor, or about to be, or waiting for the GIL"
+    WAITING = "waiting in a system call"
+    UNKNOWN = "cannot be told here"
+
+
+class RunStates:
+    """What threads are doing, from `/proc/self/task/TID/syscall` on descriptors that stay open.
+
+    The descriptors are read through ctypes' PyDLL, which keeps the GIL: os.pread lets go of it, and getting it back
+    from a busy thread takes 5 ms.
     """
 
     def __init__(self) -> None:
         self._descriptors: dict[int, int] = {}
         self._futex = _FUTEX_CALLS.get(os.uname().machine)
         self._runtime = _interpreter_data()
-        self.available = self._runtime is not None and self.running(threading.get_native_id()) is not None
+        self._read = _reader_with_gil() if self._runtime is not None else None
+        self.available = self.of(threading.get_native_id()) is not RunState.UNKNOWN
         self.close()
 
-    def running(self, native_id: int) -> bool | None:
-        """True for a thread that runs or waits for the GIL, False for one that waits, None when unknown."""
+    def of(self, native_id: int) -> RunState:
+        """What this thread is doing now."""
+        if self._read is None or self._runtime is None:
+            return RunState.UNKNOWN
         try:
             descriptor = self._descriptors.get(native_id)
-            if descriptor is None:
-                descriptor = self._open(native_id)
-            state = os.pread(descriptor, 256, 0)
+            state = self._read(self._open(native_id) if descriptor is None else descriptor)
         except OSError:
-            self.forget(native_id)
-            return None
+            state = b""
         if state.startswith(b"running"):
-            return True
+            return RunState.ABLE
         fields = state.split()
-        if self._runtime is None or len(fields) < 2 or not fields[0].isdigit():
-            return None if not fields else False
-        return int(fields[0]) == self._futex and int(fields[1], 16) in self._runtime
+        if not fields:
+            self.forget(native_id)
+            return RunState.UNKNOWN
+        if fields[0] == b"-1":
+            return RunState.ABLE  # in a page fault
+        # The GIL lies inside the interpreter's own data, where no lock of a program can be.
+        wants_gil = fields[0] == self._futex and int(fields[1], 16) in self._runtime
+        return RunState.ABLE if wants_gil else RunState.WAITING
 
     def forget(self, native_id: int) -> None:
         """Closes what is kept for a thread that has ended."""
@@ -171,6 +186,25 @@ def native_thread_name(native_id: int) -> str:
         return Path(f"{_TASKS}/{native_id}/comm").read_text(errors="replace").strip() or str(native_id)
     except OSError:
         return str(native_id)
+
+
+def _reader_with_gil() -> Callable[[int], bytes] | None:
+    """A pread of up to 256 bytes from the start of a descriptor; empty when it fails."""
+    try:
+        import ctypes
+
+        pread = ctypes.PyDLL(None).pread
+    except (ImportError, OSError, AttributeError):
+        return None
+    pread.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_long)
+    pread.restype = ctypes.c_ssize_t
+    buffer = ctypes.create_string_buffer(256)
+
+    def read(descriptor: int) -> bytes:
+        count = pread(descriptor, buffer, 256, 0)
+        return buffer.raw[:count] if count > 0 else b""
+
+    return read
 
 
 def _interpreter_data() -> range | None:

@@ -17,6 +17,7 @@ from types import FrameType
 from profiling_middleware.model import Frame, Sample, Stack, Thread
 from profiling_middleware.sampling.clocks import (
     OwnCpu,
+    RunState,
     RunStates,
     ThreadClocks,
     native_thread_ids,
@@ -214,14 +215,13 @@ class PythonEngine:
             return
         leaf = frames.get(watched.ident)
         seen = self._stacks.take(leaf) if leaf is not None else None
-        if seen is None:
+        if leaf is None or seen is None:
             self._lost += leaf is not None
             watched.carried_ns += spent
             return
         self._close_wait(watched, self._last_ns, samples)
         watched.stack = seen
-        running = self._states.running(watched.native_id)
-        if running or running is None:
+        if self._was_running(watched, leaf):
             cpu = spent + watched.carried_ns
             watched.carried_ns = 0
             samples.append(Sample(now, watched.thread, seen, cpu, now - watched.since_ns))
@@ -230,6 +230,16 @@ class PythonEngine:
             watched.carried_ns += spent
             if watched.carried_ns * self.rate > _CARRIED_LOOKS * 1_000_000_000:
                 self._give_up(watched, self._stacks.common_part(before, seen), now, samples)
+
+    def _was_running(self, watched: _Watched, leaf: FrameType) -> bool:
+        """Whether the thread was working where it is seen now."""
+        state = self._states.of(watched.native_id)
+        if state is RunState.WAITING:
+            self._stacks.seen_waiting(leaf)
+            return False
+        # Who is about to run was either interrupted in its work, or has just been woken from a wait and not worked
+        # since. The two look the same, so where threads were seen waiting, the doubtful is not taken for work.
+        return state is RunState.UNKNOWN or not self._stacks.waits_at(leaf)
 
     def _close_wait(self, watched: _Watched, until: int, samples: list[Sample]) -> None:
         waited = until - watched.since_ns

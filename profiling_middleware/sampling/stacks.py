@@ -47,6 +47,7 @@ class StackTable:
         self._codes: dict[int, _Code] = {}
         self._by_position: dict[tuple[int, ...], Stack] = {}
         self._by_frames: dict[tuple[Frame, ...], Stack] = {}
+        self._waits: set[tuple[int, int]] = set()
         self.clears = 0
 
     def take(self, leaf: FrameType) -> Stack | None:
@@ -67,6 +68,14 @@ class StackTable:
         if stack is None:
             stack = self._by_position[key] = self._resolve(position, truncated=frame is not None)
         return stack
+
+    def seen_waiting(self, leaf: FrameType) -> None:
+        """Notes that a thread waited in a system call at this very instruction."""
+        self._waits.add((id(leaf.f_code), leaf.f_lasti))
+
+    def waits_at(self, leaf: FrameType) -> bool:
+        """Whether a thread was ever seen waiting at this very instruction."""
+        return (id(leaf.f_code), leaf.f_lasti) in self._waits
 
     def common_part(self, one: Stack, other: Stack) -> Stack:
         """The callers that two stacks share, with the frame `<not seen running>` as their leaf.
@@ -97,6 +106,7 @@ class StackTable:
 
     def clear(self) -> None:
         self._codes.clear()
+        self._waits.clear()
         self._by_position.clear()
         self._by_frames.clear()
 

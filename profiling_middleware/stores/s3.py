@@ -5,6 +5,7 @@ Needs `s3:PutObject` on the service's prefix and nothing else: no HEAD, no list,
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from profiling_middleware.model import CaptureInfo
@@ -89,7 +90,10 @@ class S3Store:
             )
             try:
                 # A session of its own: boto3's default one is shared with the application.
-                self._client = boto3.session.Session().client("s3", config=config)
+                session = boto3.session.Session()
+                # ECS and Lambda set AWS_REGION, which boto3 does not read.
+                region = session.region_name or os.environ.get("AWS_REGION") or None
+                self._client = session.client("s3", region_name=region, config=config)
             except (BotoCoreError, ValueError) as error:
                 raise StoreError(f"no S3 client: {error}: check the AWS_ variables of this process") from error
         return self._client
