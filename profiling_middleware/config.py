@@ -21,6 +21,7 @@ ENGINES = ("auto", "native", "polling", "python")
 LOCAL_ENVIRONMENTS = frozenset({"dev", "local", "test"})
 DEFAULT_BUCKET = "stl-debugging"
 DEFAULT_SERVICE_NAME = "python-service"
+_LONGEST_SECONDS = 365 * 24 * 3600.0
 
 EngineName = Literal["auto", "native", "polling", "python"]
 T = TypeVar("T")
@@ -114,10 +115,12 @@ def _check(settings: Settings) -> None:
         refuse("environment", "cannot end a bucket's name: use lower-case letters, digits and '-', such as prod")
     if not _is_bucket_name(settings.bucket_name):
         refuse("bucket", f"makes {settings.bucket_name!r}, no S3 bucket name: use 3 to 63 of a-z, 0-9, '.', '-'")
-    if settings.bucket_owner is not None and not re.fullmatch(r"\d{12}", settings.bucket_owner):
+    if settings.bucket_owner is not None and not re.fullmatch(r"[0-9]{12}", settings.bucket_owner):
         refuse("bucket_owner", "is no AWS account: write its 12 digits")
-    if settings.duration < 1:
-        refuse("duration", "is too short: use 1s or more")
+    if not 1 <= settings.duration <= _LONGEST_SECONDS:
+        refuse("duration", "is out of range: use 1s or more, at most 8760h")
+    if not settings.interval <= _LONGEST_SECONDS:
+        refuse("interval", "is out of range: use at most 8760h")
     if settings.interval < settings.duration:
         refuse(
             "interval",
@@ -159,7 +162,12 @@ def _is_bucket_name(name: str) -> bool:
 
 
 def _is_file_url(store: str) -> bool:
-    url = urlsplit(store)
+    try:
+        url = urlsplit(store)
+    except ValueError:
+        return False
+    if "\0" in unquote(url.path):
+        return False
     plain = not (url.query or url.fragment) and url.netloc in ("", "localhost")
     return url.scheme == "file" and plain and url.path.startswith("/") and url.path != "/"
 
@@ -189,7 +197,7 @@ def _parse_switch(text: str) -> bool:
 
 
 def _parse_whole(text: str) -> int:
-    if not re.fullmatch(r"\d{1,12}", text):
+    if not re.fullmatch(r"[0-9]{1,12}", text):
         raise ValueError("is not a whole number: write digits only, such as 100")
     return int(text)
 

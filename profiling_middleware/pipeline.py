@@ -65,12 +65,19 @@ class Pipeline:
 
         def work() -> None:
             try:
-                result.set_result(self._process(profile, request))
+                artifact = self._encode(profile, request)
             except Exception as error:
                 self.dropped += 1
-                info = profile.info
-                self._logger.exception("profiling: kind=%s capture=%s not encoded", info.kind, info.capture_id)
-                result.set_exception(error)
+                self._fail(profile, "encoded", error, result)
+                return
+            if request.upload and self._uploads is not None:
+                self._uploads.add(artifact)
+            try:
+                view = self._render(profile, request.view) if request.view else None
+            except Exception as error:
+                self._fail(profile, f"rendered as {request.view}", error, result)
+            else:
+                result.set_result(Result(artifact=artifact, view=view))
 
         if not self._lane.submit(work):
             self.dropped += 1
@@ -100,17 +107,19 @@ class Pipeline:
         """After a fork, in the parent."""
         self._lane.resume()
 
-    def _process(self, profile: Profile, request: Request) -> Result:
+    def _fail(self, profile: Profile, step: str, error: Exception, result: Future[Result]) -> None:
+        info = profile.info
+        self._logger.error("profiling: kind=%s capture=%s not %s", info.kind, info.capture_id, step, exc_info=error)
+        result.set_exception(error)
+
+    def _encode(self, profile: Profile, request: Request) -> Artifact:
         unique = own_key(profile.info)
-        artifact = Artifact(
+        return Artifact(
             info=profile.info,
             key=unique if request.own_key_only else shared_key(profile.info),
             own_key=unique,
             body=self._gzip(encode_pprof(profile)),
         )
-        if request.upload and self._uploads is not None:
-            self._uploads.add(artifact)
-        return Result(artifact=artifact, view=self._render(profile, request.view) if request.view else None)
 
     @staticmethod
     def _render(profile: Profile, view: str) -> bytes:

@@ -16,6 +16,9 @@ from queue import Empty, SimpleQueue
 
 Action = Callable[[], object]
 
+# Systems refuse to wait for centuries; waking once an hour costs nothing.
+_LONGEST_WAIT_SECONDS = 3600.0
+
 
 class TimedCall:
     """An action waiting for its time; `cancel()` forgets it."""
@@ -130,7 +133,7 @@ class TimerThread:
             if self._ends(idle=remaining is None):
                 return
             try:
-                action = self._inbox.get(timeout=remaining)
+                action = self._inbox.get(timeout=None if remaining is None else min(remaining, _LONGEST_WAIT_SECONDS))
             except Empty:
                 continue
             if action is not None:

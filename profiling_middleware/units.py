@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 
-_DURATION_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
+# As in Go, micro is written u, U+00B5 or U+03BC.
+_DURATION_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 _SIZE_UNITS = {
     "": 1,
     "B": 1,
@@ -17,7 +18,7 @@ _SIZE_UNITS = {
     "MiB": 2**20,
     "GiB": 2**30,
 }
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
 
 
 def parse_duration(text: str) -> float:
@@ -51,7 +52,7 @@ def parse_share(text: str) -> float:
     """The fraction that a share names: `1%` is 0.01, `0.01` is too."""
     stripped = text.strip()
     number, scale = (stripped[:-1], 0.01) if stripped.endswith("%") else (stripped, 1.0)
-    if not re.fullmatch(r"\d+(\.\d+)?", number.strip()):
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", number.strip()):
         raise ValueError("is not a share: write a percentage such as 1% or a fraction such as 0.01")
     return float(number) * scale
 
@@ -59,7 +60,7 @@ def parse_share(text: str) -> float:
 def format_duration(seconds: float) -> str:
     """`90` as `1m30s`, `0.25` as `250ms`: what `parse_duration` reads back."""
     if seconds < 1:
-        return f"{seconds * 1000:g}ms"
+        return f"{seconds * 1000:.6f}".rstrip("0").rstrip(".") + "ms"
     minutes, rest = divmod(seconds, 60)
     hours, minutes = divmod(int(minutes), 60)
     parts = [f"{hours}h" if hours else "", f"{minutes}m" if minutes else "", f"{rest:g}s" if rest else ""]

@@ -118,17 +118,21 @@ class Uploads:
         self._lane.submit(self._round)
 
     def _round(self) -> None:
-        """Puts what waits until one fails: the others would only meet the same fault."""
+        """Puts what waits until one fails: the others would only meet the same fault. At the end, all get a try."""
         if self._backing_off and not self._closing:
             return
-        while (artifact := self._next()) is not None:
+        failed: set[str] = set()
+        while (artifact := self._next()) is not None and artifact.info.capture_id not in failed:
             started = time.monotonic()
             try:
                 with giving_way():
                     key = self._put(artifact)
             except Exception as error:
                 self._failed(artifact, error, time.monotonic() - started)
-                return
+                failed.add(artifact.info.capture_id)
+                if not self._closing:
+                    return
+                continue
             self._stored(artifact, key, time.monotonic() - started)
 
     def _put(self, artifact: Artifact) -> str:
@@ -201,6 +205,10 @@ class Uploads:
             self._call_later(retry, self._retry)
 
     def _trim(self) -> list[Artifact]:
+        newest = self._waiting[-1]
+        if len(newest.body) > self._max_waiting_bytes:
+            self._waiting.pop()
+            return [newest]
         size = sum(len(artifact.body) for artifact in self._waiting)
         dropped = []
         while size > self._max_waiting_bytes:

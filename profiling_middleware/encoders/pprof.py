@@ -64,7 +64,7 @@ class _Encoder:
         cost = f"cost of encoding: {(time.thread_time_ns() - started) / 1e6:.1f} ms CPU"
         yield packed(_COMMENT, [self._string(comment) for comment in (*profile.comments, cost)])
         for text in self._strings:
-            yield message(_STRING_TABLE, text.encode("utf-8", "surrogatepass"))
+            yield message(_STRING_TABLE, text.encode("utf-8", "backslashreplace"))
 
     def _value_type(self, value_type: ValueType) -> bytes:
         return integer(_TYPE, self._string(value_type.type)) + integer(_UNIT, self._string(value_type.unit))

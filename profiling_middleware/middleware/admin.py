@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from profiling_middleware.captures import CAPTURES
 from profiling_middleware.config import KINDS, Settings
@@ -77,7 +78,7 @@ class Admin:
             return error(405, f"profiling: {request.method[:20]} is not allowed: use GET", ("Allow", "GET"))
         name = request.path[len(PREFIX) :]
         if name == "":
-            return error(308, "profiling: see /debug/pprof/", ("Location", f"{request.root}{PREFIX}/"))
+            return error(308, "profiling: see /debug/pprof/", ("Location", f"{quote(request.root)}{PREFIX}/"))
         kind = _ALIASES.get(name[1:], name[1:])
         if kind == "":
             page = index_page(self._profiler().status, sorted(CAPTURES))
