@@ -36,6 +36,8 @@ class Process:
 
     def __init__(self) -> None:
         self.resident: Resident | None = None
+        self.lock = threading.Lock()
+        """Held while a resident moves in."""
         self._hooked = False
         self._flushed = False
         self._pending_call: object = None
@@ -51,7 +53,7 @@ class Process:
             os.register_at_fork(
                 before=lambda: self._tell("before_fork"),
                 after_in_parent=lambda: self._tell("after_fork_in_parent"),
-                after_in_child=lambda: self._tell("after_fork_in_child"),
+                after_in_child=self._begin_in_child,
             )
             atexit.register(lambda: self._tell("stop"))
 
@@ -113,6 +115,10 @@ class Process:
         finally:
             self._flushed = True
             os.kill(os.getpid(), number)
+
+    def _begin_in_child(self) -> None:
+        self.lock = threading.Lock()  # a thread that is not in the child may have held it
+        self._tell("after_fork_in_child")
 
     def _tell(self, event: str) -> None:
         # Whatever fails in here must not reach a fork or the exit of the application.

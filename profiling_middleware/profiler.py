@@ -71,10 +71,12 @@ class Profiler:
 
         Raises RuntimeError when it has other settings.
         """
-        resident = THIS_PROCESS.resident
-        if resident is None:
-            resident = cls(settings)
-            THIS_PROCESS.settle(resident)
+        # Under a lock: a WSGI server's first requests may come all at once.
+        with THIS_PROCESS.lock:
+            resident = THIS_PROCESS.resident
+            if resident is None:
+                resident = cls(settings)
+                THIS_PROCESS.settle(resident)
         if not isinstance(resident, cls) or resident.settings != settings:
             raise RuntimeError("this process has a Profiler with other settings: give every middleware the same ones")
         return resident
@@ -151,6 +153,7 @@ class Profiler:
                 "(PROFILE_MAX_SECONDS)"
             )
         THIS_PROCESS.settle(self)
+        THIS_PROCESS.notice_sigterm()
         request = Request(upload=upload and self.settings.uploads, own_key_only=True, view=view)
         return self._recorder.on_demand(kind, seconds, request)
 

@@ -60,6 +60,7 @@ class Uploads:
         self._failed_rounds = 0
         self._backing_off = False
         self._closing = False
+        self._given_up: set[str] = set()
 
     @property
     def waiting(self) -> tuple[int, int]:
@@ -121,17 +122,16 @@ class Uploads:
         """Puts what waits until one fails: the others would only meet the same fault. At the end, all get a try."""
         if self._backing_off and not self._closing:
             return
-        failed: set[str] = set()
-        while (artifact := self._next()) is not None and artifact.info.capture_id not in failed:
+        while (artifact := self._next()) is not None and artifact.info.capture_id not in self._given_up:
             started = time.monotonic()
             try:
                 with giving_way():
                     key = self._put(artifact)
             except Exception as error:
                 self._failed(artifact, error, time.monotonic() - started)
-                failed.add(artifact.info.capture_id)
                 if not self._closing:
                     return
+                self._given_up.add(artifact.info.capture_id)
                 continue
             self._stored(artifact, key, time.monotonic() - started)
 

@@ -15,6 +15,7 @@ import re
 
 from profiling_middleware.config import LOCAL_ENVIRONMENTS, Settings
 from profiling_middleware.middleware.messages import AdminRequest, AdminResponse, error
+from profiling_middleware.middleware.peer import foreign_user
 
 _PROXY_HEADERS = ("forwarded", "x-real-ip", "via")
 _PROXY_PREFIX = "x-forwarded-"
@@ -74,6 +75,9 @@ def _stranger(request: AdminRequest, settings: Settings) -> str | None:
         return f"HTTP/{request.http_version} is what a proxy speaks{remedy}"
     if _from_elsewhere(request, hosts[0]):
         return f"the request comes from a page of another site{remedy}"
+    user = foreign_user(request.peer_port, request.own_port)
+    if user is not None:
+        return f"the client runs as user id {user}, as a proxy would, and this service does not{remedy}"
     return None
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from profiling_middleware.config import Settings
+from profiling_middleware.config import Settings, SettingsError
 from profiling_middleware.middleware.messages import PREFIX, AdminRequest, AdminResponse, is_admin_path
 from profiling_middleware.middleware.service import ProfilerService
 
@@ -27,17 +27,27 @@ class ProfilingMiddleware:
     def __init__(self, app: ASGIApp, *, settings: Settings | None = None) -> None:
         """Takes the settings of the environment when none are given.
 
-        Raises SettingsError for what cannot be used, and RuntimeError when this process has a profiler with other
-        settings.
+        Settings that cannot be used, and others than those of the profiler that this process has already, are refused
+        at the lifespan's start-up. (Frameworks build middlewares inside the first call, and servers take what is
+        raised there for an application without a lifespan.) Without a lifespan they are logged, and the application
+        is served without profiling.
         """
         self.app = app
-        self._service = ProfilerService(Settings.from_env() if settings is None else settings)
+        self._refused: Exception | None = None
+        try:
+            self._service = ProfilerService(Settings.from_env() if settings is None else settings)
+        except (SettingsError, RuntimeError) as error:
+            self._refused = error
+            self._service = ProfilerService(Settings())
         # False while something is to be done before the next request may simply pass.
-        self._passes = not self._service.settings.enabled
+        self._passes = not self._service.settings.enabled and self._refused is None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._passes and "path" in scope and PREFIX not in scope["path"]:
             await self.app(scope, receive, send)
+        elif scope["type"] == "lifespan" and self._refused is not None:
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": f"profiling: {self._refused}"})
         elif scope["type"] == "lifespan":
             await self.app(scope, receive, _LifespanSend(self, send))
         else:
@@ -51,7 +61,10 @@ class ProfilingMiddleware:
         """Begins periodic profiling: at the end of the lifespan's start-up, else at the first request."""
         if not self._passes:
             self._passes = True
-            self._service.start()
+            if self._refused is not None:
+                self._service.settings.logger.error("profiling: stays off: %s", self._refused)
+            else:
+                self._service.start()
 
     async def _stop(self) -> None:
         await _in_thread(self._service.stop)
@@ -91,7 +104,7 @@ def _route_path(scope: Scope) -> str:
 
 
 def _request(scope: Scope) -> AdminRequest:
-    client = scope.get("client")
+    client, server = scope.get("client"), scope.get("server")
     return AdminRequest(
         method=scope["method"],
         path=_route_path(scope),
@@ -99,6 +112,8 @@ def _request(scope: Scope) -> AdminRequest:
         query=scope.get("query_string", b"").decode("latin-1"),
         headers=[(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]],
         peer=client[0] if client else None,
+        peer_port=client[1] if client else None,
+        own_port=server[1] if server else None,
         http_version=scope.get("http_version", ""),
         can_wait=True,
     )

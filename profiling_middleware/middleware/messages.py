@@ -22,6 +22,9 @@ class AdminRequest:
     """Names in lower case, repeated ones repeated."""
     peer: str | None
     """The address at the other end; None where there is none, as on a unix socket."""
+    peer_port: int | None
+    own_port: int | None
+    """The ports of the two ends, None where unknown."""
     http_version: str
     """Such as `1.1`."""
     can_wait: bool

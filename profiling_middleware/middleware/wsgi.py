@@ -75,9 +75,15 @@ def _request(environ: WSGIEnvironment) -> AdminRequest:
         query=environ.get("QUERY_STRING", ""),
         headers=headers,
         peer=environ.get("REMOTE_ADDR") or None,
+        peer_port=_port(environ.get("REMOTE_PORT")),
+        own_port=_port(environ.get("SERVER_PORT")),
         http_version=environ.get("SERVER_PROTOCOL", "").removeprefix("HTTP/"),
         can_wait=bool(environ.get("wsgi.multithread")),
     )
+
+
+def _port(text: object) -> int | None:
+    return int(text) if isinstance(text, str) and text.isascii() and text.isdigit() else None
 
 
 def _wait(pending: Pending, environ: WSGIEnvironment) -> AdminResponse | None:

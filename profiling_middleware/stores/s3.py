@@ -5,6 +5,8 @@ Needs `s3:PutObject` on the service's prefix and nothing else: no HEAD, no list,
 
 from __future__ import annotations
 
+# Only to have it: boto3 imports it, and it refuses to be imported at exit, when the first upload may be the last.
+import concurrent.futures.thread  # noqa: F401
 import os
 from typing import TYPE_CHECKING
 
