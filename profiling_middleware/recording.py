@@ -119,6 +119,7 @@ class Recorder:
             profile = capture.end(info)
         except Exception as error:
             self._fail(recording, error)
+            self._abandon_engine(error)
             return
         self._pipeline.submit(profile, recording.request, recording.result)
 
@@ -128,6 +129,9 @@ class Recorder:
         if capture is not None:
             try:
                 capture.cancel()
+            except Exception as error:
+                self._abandon_engine(error)
+                raise
             finally:
                 recording.result.set_exception(CaptureCancelled())
 
@@ -180,11 +184,7 @@ class Recorder:
             pause = self.engine.look()
         except Exception as error:
             self._looking = False
-            for recording in list(self._running.values()):
-                self._drop(recording)
-                self._fail(recording, error)
-            # Its state is unknown: the next capture begins with a fresh one.
-            self.close()
+            self._abandon_engine(error)
             return
         self._timer.timeline.call_at(self._timer.timeline.now() + pause, self._look)
 
@@ -197,6 +197,13 @@ class Recorder:
             exc_info=error,
         )
         recording.result.set_exception(error)
+
+    def _abandon_engine(self, error: Exception) -> None:
+        # What failed in it left it in an unknown state: the next capture begins with a fresh one.
+        for recording in list(self._running.values()):
+            self._drop(recording)
+            self._fail(recording, error)
+        self.close()
 
     def _release(self, _: Future[Result]) -> None:
         with self._on_demand_lock:

@@ -66,6 +66,11 @@ class Timeline:
             self.run(call.action)
         return None
 
+    @property
+    def waits(self) -> bool:
+        """Whether anything waits for its time."""
+        return bool(self._calls)
+
     def clear(self) -> None:
         """Forgets everything that waits."""
         self._calls.clear()
@@ -117,7 +122,8 @@ class TimerThread:
         """Goes on after `pause`."""
         with self._lock:
             self._paused = False
-            self._ensure_thread()
+            if self.timeline.waits or not self._inbox.empty():
+                self._ensure_thread()
 
     def _ensure_thread(self) -> None:
         if self._thread is None and not self._paused:

@@ -86,7 +86,7 @@ class Uploads:
         """Tries everything once more and gives up what is left after `timeout` seconds."""
         self._closing = True
         self._lane.release()
-        self._lane.submit(self._round)
+        self._lane.submit(self._last_round)
         finished = self._lane.drain(timeout)
         with self._lock:
             lost = list(self._waiting)
@@ -134,6 +134,11 @@ class Uploads:
                 self._given_up.add(artifact.info.capture_id)
                 continue
             self._stored(artifact, key, time.monotonic() - started)
+
+    def _last_round(self) -> None:
+        # Whatever a round before this one has met: everything gets its last try.
+        self._given_up.clear()
+        self._round()
 
     def _put(self, artifact: Artifact) -> str:
         try:

@@ -22,8 +22,8 @@ class AdminRequest:
     """Names in lower case, repeated ones repeated."""
     peer: str | None
     """The address at the other end; None where there is none, as on a unix socket."""
-    peer_port: int | None
-    own_port: int | None
+    peer_port: int | None = None
+    own_port: int | None = None
     """The ports of the two ends, None where unknown."""
     http_version: str
     """Such as `1.1`."""

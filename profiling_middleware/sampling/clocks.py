@@ -54,7 +54,8 @@ class ThreadClocks:
         """The kernel's id of the thread that Python calls `ident`, also of one `threading` did not start."""
         known = getattr(threading, "_active", {}).get(ident)
         native_id = getattr(known, "native_id", None)
-        if isinstance(native_id, int):
+        # In a forked child `threading` may still have the parent's number, which has no clock here.
+        if isinstance(native_id, int) and self.cpu_ns(native_id) is not None:
             return native_id
         return self._read_tid(ident)
 
@@ -96,15 +97,16 @@ class OwnCpu:
     """CPU time of the thread that samples, also when another thread goes on in its place (after a fork)."""
 
     def __init__(self) -> None:
-        self._ident = 0
+        self._native_id = 0
         self._before_ns = 0
         self._last_ns = 0
 
     def total_ns(self) -> int:
         """CPU time of all threads that have asked, each counted from its first question on."""
-        ident, used = threading.get_ident(), time.thread_time_ns()
-        if ident != self._ident:
-            self._ident, self._before_ns = ident, self._last_ns - used
+        # Not Python's ident: the next thread often gets the same one.
+        native_id, used = threading.get_native_id(), time.thread_time_ns()
+        if native_id != self._native_id:
+            self._native_id, self._before_ns = native_id, self._last_ns - used
         self._last_ns = self._before_ns + used
         return self._last_ns
 
