@@ -39,11 +39,14 @@ class ProfilingMiddleware:
         except (SettingsError, RuntimeError) as error:
             self._refused = error
             self._service = ProfilerService(Settings())
-        # False while something is to be done before the next request may simply pass.
-        self._passes = not self._service.settings.enabled and self._refused is None
+        self._look_for = self._what_to_look_for(started=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._passes and "path" in scope and PREFIX not in scope["path"]:
+        try:
+            passes = self._look_for not in scope["path"]
+        except KeyError:  # a lifespan
+            passes = False
+        if passes:
             await self.app(scope, receive, send)
         elif scope["type"] == "lifespan" and self._refused is not None:
             await receive()
@@ -57,10 +60,16 @@ class ProfilingMiddleware:
             else:
                 await self.app(scope, receive, send)
 
+    def _what_to_look_for(self, *, started: bool) -> str:
+        # One comparison is all that a request pays. While there is something to do before the first one may pass, it
+        # is looked for what every path contains.
+        idle = started or not (self._service.settings.enabled or self._refused)
+        return PREFIX if idle else ""
+
     def _start(self) -> None:
         """Begins periodic profiling: at the end of the lifespan's start-up, else at the first request."""
-        if not self._passes:
-            self._passes = True
+        if not self._look_for:
+            self._look_for = self._what_to_look_for(started=True)
             if self._refused is not None:
                 self._service.settings.logger.error("profiling: stays off: %s", self._refused)
             else:
@@ -68,7 +77,7 @@ class ProfilingMiddleware:
 
     async def _stop(self) -> None:
         await _in_thread(self._service.stop)
-        self._passes = not self._service.settings.enabled
+        self._look_for = self._what_to_look_for(started=False)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._service.loaded:
