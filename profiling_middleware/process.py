@@ -36,11 +36,19 @@ class Process:
 
     def __init__(self) -> None:
         self.resident: Resident | None = None
+        self.claimed: object | None = None
+        """The settings that a middleware wants for the resident, before there is one."""
         self.lock = threading.Lock()
         """Held while a resident moves in."""
         self._hooked = False
         self._flushed = False
         self._pending_call: object = None
+
+    def claim(self, settings: object) -> None:
+        """Says with which settings a profiler will settle here. Raises RuntimeError when others were claimed."""
+        if self.claimed is not None and self.claimed != settings:
+            raise RuntimeError("this process has a Profiler with other settings: give every middleware the same ones")
+        self.claimed = settings
 
     def settle(self, resident: Resident) -> None:
         """Makes `resident` the one of this process. Raises RuntimeError when there is another one."""
@@ -60,7 +68,7 @@ class Process:
     def leave(self, resident: Resident) -> None:
         """`resident` has stopped."""
         if self.resident is resident:
-            self.resident = None
+            self.resident = self.claimed = None
             self._unhook_sigterm()
 
     def notice_sigterm(self) -> None:

@@ -81,10 +81,6 @@ class Profiler:
             raise RuntimeError("this process has a Profiler with other settings: give every middleware the same ones")
         return resident
 
-    def notice_sigterm(self) -> None:
-        """Has running captures end at SIGTERM. Early, because a first request may come on a thread that cannot."""
-        THIS_PROCESS.notice_sigterm()
-
     def start(self) -> None:
         """Begins the periodic windows if they are enabled; doing it twice changes nothing.
 

@@ -6,7 +6,6 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
-from importlib import metadata
 
 from profiling_middleware.model import (
     CaptureInfo,
@@ -112,6 +111,9 @@ class SampledCapture:
 
 
 def _identity(info: CaptureInfo) -> list[str]:
+    # Here, because it is slow to import and nobody needs it before the first capture has ended.
+    from importlib import metadata
+
     version = metadata.version("profiling-middleware")
     interpreter = f"{platform.python_implementation()} {platform.python_version()} on {sys.platform}"
     lines = [

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 from profiling_middleware.config import Settings
+from profiling_middleware.gil import giving_way
+from profiling_middleware.process import THIS_PROCESS
 
 if TYPE_CHECKING:
     from profiling_middleware.middleware.admin import Admin
     from profiling_middleware.profiler import Profiler
 
 
+_SETTLE_SECONDS = 1.0
+_LOAD_SECONDS = 4.0
+
+
 class ProfilerService:
     """One mounted middleware's side of the profiler."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises RuntimeError when this process has a profiler with other settings."""
+        """Raises RuntimeError when a middleware in this process has enabled other settings."""
         self.settings = settings
         self._profiler: Profiler | None = None
         self._admin: Admin | None = None
+        self._starter: threading.Thread | None = None
+        self._stopping = threading.Event()
         if settings.enabled:
-            self.profiler().notice_sigterm()
+            THIS_PROCESS.claim(settings)
+            THIS_PROCESS.notice_sigterm()
 
     @property
     def loaded(self) -> bool:
@@ -43,21 +53,31 @@ class ProfilerService:
             self._admin = Admin(self.settings, self.profiler)
         return self._admin
 
-    def ensure_started(self) -> None:
-        """Begins periodic profiling unless it runs in this process already: a forked child begins anew."""
-        if self._profiler is None or not self._profiler.started:
-            self.start()
-
     def start(self) -> None:
-        """Begins periodic profiling; whatever fails is logged and does not reach the application."""
+        """Begins periodic profiling, once, a second from now and on a thread of its own: loading the profiler takes as
+        long as many a service takes to answer its first request. Whatever fails is logged and goes no further.
+        """
+        if self._starter is None:
+            self._starter = threading.Thread(target=self._start, name="profiling-start", daemon=True)
+            self._starter.start()
+
+    def _start(self) -> None:
+        if self._stopping.wait(_SETTLE_SECONDS):
+            return
         try:
-            self.profiler().start()
+            with giving_way():
+                self.profiler().start()
         except Exception:
             self.settings.logger.exception("profiling: not started; the service is not affected")
 
     def stop(self) -> None:
-        """Ends it, within the profiler's bound."""
+        """Ends it, within the profiler's bound; it may be started again."""
         try:
+            if self._starter is not None:
+                self._stopping.set()
+                self._starter.join(_LOAD_SECONDS)
+                self._starter = None
+                self._stopping.clear()
             if self._profiler is not None:
                 self._profiler.stop()
         except Exception:

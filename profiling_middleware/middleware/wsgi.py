@@ -41,7 +41,7 @@ class WSGIProfilingMiddleware:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if self._service.settings.enabled:
-            self._service.ensure_started()
+            self._service.start()
         path = environ.get("PATH_INFO", "")
         if PREFIX in path and is_admin_path(path):
             return self._answer(environ, start_response)
