@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import threading
+import weakref
 from collections.abc import Callable
 from types import FrameType
 from typing import Protocol
@@ -31,24 +32,41 @@ class Resident(Protocol):
         """Ends, within a bound."""
 
 
+class Claimant(Protocol):
+    """A mounted middleware."""
+
+    @property
+    def settings(self) -> object:
+        """With which settings it wants the profiler."""
+
+
 class Process:
     """The resident of this process, if it has one, and the hooks that tell it of fork, SIGTERM and exit."""
 
     def __init__(self) -> None:
         self.resident: Resident | None = None
-        self.claimed: object | None = None
-        """The settings that a middleware wants for the resident, before there is one."""
+        self._claim: weakref.ref[Claimant] | None = None
         self.lock = threading.Lock()
         """Held while a resident moves in."""
         self._hooked = False
         self._flushed = False
         self._pending_call: object = None
 
-    def claim(self, settings: object) -> None:
-        """Says with which settings a profiler will settle here. Raises RuntimeError when others were claimed."""
-        if self.claimed is not None and self.claimed != settings:
+    @property
+    def claimant(self) -> Claimant | None:
+        """Who wants to have a profiler here, while it lives."""
+        return self._claim() if self._claim is not None else None
+
+    def claim(self, claimant: Claimant) -> None:
+        """Announces a profiler before there is one. Raises RuntimeError when one with other settings is announced."""
+        present = self.claimant
+        if present is not None and present.settings != claimant.settings:
             raise RuntimeError("this process has a Profiler with other settings: give every middleware the same ones")
-        self.claimed = settings
+        self._claim = weakref.ref(claimant)
+
+    def renounce(self) -> None:
+        """Takes an announcement back."""
+        self._claim = None
 
     def settle(self, resident: Resident) -> None:
         """Makes `resident` the one of this process. Raises RuntimeError when there is another one."""
@@ -68,7 +86,7 @@ class Process:
     def leave(self, resident: Resident) -> None:
         """`resident` has stopped."""
         if self.resident is resident:
-            self.resident = self.claimed = None
+            self.resident = None
             self._unhook_sigterm()
 
     def notice_sigterm(self) -> None:

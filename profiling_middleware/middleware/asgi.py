@@ -90,6 +90,9 @@ class ProfilingMiddleware:
             await send({"type": "http.response.body", "body": response.body})
 
 
+_ENDS = ("lifespan.startup.failed", "lifespan.shutdown.complete", "lifespan.shutdown.failed")
+
+
 class _LifespanSend:
     """The application's `send` of one lifespan: sees when start-up and shutdown are complete."""
 
@@ -100,7 +103,7 @@ class _LifespanSend:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "lifespan.startup.complete":
             self._middleware._start()
-        elif message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+        elif message["type"] in _ENDS:
             await self._middleware._stop()
         await self._send(message)
 

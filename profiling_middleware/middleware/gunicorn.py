@@ -12,7 +12,7 @@ def post_worker_init(worker: object) -> None:
 
     Uses the settings of the middleware that the application mounted, or else those of the environment.
     """
-    mounted = THIS_PROCESS.claimed
-    settings = mounted if isinstance(mounted, Settings) else Settings.from_env()
-    if settings.enabled:
-        ProfilerService(settings).start()
+    mounted = THIS_PROCESS.claimant
+    service = mounted if isinstance(mounted, ProfilerService) else ProfilerService(Settings.from_env())
+    if service.settings.enabled:
+        service.start()

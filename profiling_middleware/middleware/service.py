@@ -29,7 +29,7 @@ class ProfilerService:
         self._starter: threading.Thread | None = None
         self._stopping = threading.Event()
         if settings.enabled:
-            THIS_PROCESS.claim(settings)
+            THIS_PROCESS.claim(self)
             THIS_PROCESS.notice_sigterm()
 
     @property
@@ -80,5 +80,6 @@ class ProfilerService:
                 self._stopping.clear()
             if self._profiler is not None:
                 self._profiler.stop()
+            THIS_PROCESS.renounce()
         except Exception:
             self.settings.logger.exception("profiling: not stopped in order; the service is not affected")
