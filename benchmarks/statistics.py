@@ -7,9 +7,9 @@ from statistics import median, quantiles
 
 
 def spread(values: Sequence[float]) -> str:
-    """The median with the middle half of the values, such as `1.06 (1.04 – 1.09)`."""
+    """The median with the middle half of the values, such as `1.06 (1.04 to 1.09)`."""
     low, _, high = quantiles(values, n=4)
-    return f"{median(values):.2f} ({low:.2f} – {high:.2f})"
+    return f"{median(values):.2f} ({low:.2f} to {high:.2f})"
 
 
 def percentile(values: Sequence[float], share: float) -> float:

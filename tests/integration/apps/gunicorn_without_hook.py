@@ -1,0 +1,1 @@
+"""gunicorn's defaults: an ASGI worker needs no hook, since it has a lifespan."""

@@ -1,0 +1,139 @@
+"""SIGTERM with a window open and somebody waiting for a long capture: both are kept as far as they are."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from integration_kit.buckets import Bucket, Key
+from integration_kit.http import Answer
+from integration_kit.pprof import read_pprof
+from integration_kit.servers import ASGI_APP, Server, Servers
+from integration_kit.tools import need_module
+from integration_kit.waiting import eventually
+
+pytestmark = pytest.mark.server
+
+GONE_SECONDS = 5.0
+RAN_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A way of serving, and whether it can let a client wait."""
+
+    start: Callable[[Servers, dict[str, str]], Server]
+    waits: bool = True
+
+
+def _uvicorn(loop: str) -> Kind:
+    return Kind(lambda servers, settings: servers.uvicorn(settings, loop=loop))
+
+
+def _gunicorn(*options: str, waits: bool = True) -> Kind:
+    return Kind(lambda servers, settings: servers.gunicorn(settings, "--workers", "2", *options), waits)
+
+
+def _uvicorn_workers(servers: Servers, settings: dict[str, str]) -> Server:
+    need_module("uvicorn_worker", "pip install uvicorn-worker")
+    options = ("--workers", "2", "--worker-class", "uvicorn_worker.UvicornWorker")
+    return servers.gunicorn(settings, *options, app=ASGI_APP, hook=False)
+
+
+KINDS = {
+    "uvicorn asyncio": _uvicorn("asyncio"),
+    "uvicorn uvloop": _uvicorn("uvloop"),
+    "gunicorn uvicorn-worker": Kind(_uvicorn_workers),
+    "gunicorn gthread": _gunicorn("--worker-class", "gthread", "--threads", "4"),
+    "gunicorn sync": _gunicorn("--worker-class", "sync", waits=False),
+}
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("name", KINDS)
+def test_the_open_window_is_stored_and_who_waits_gets_a_part(
+    name: str, servers: Servers, bucket: Bucket, side_by_side: ThreadPoolExecutor
+) -> None:
+    settings = bucket.settings(
+        PROFILE_ENABLED="1", PROFILE_INTERVAL="5m", PROFILE_DURATION="2m", PROFILE_TYPES="cpu,wall"
+    )
+    server = KINDS[name].start(servers, settings)
+    workers = 2 if "gunicorn" in name else 1
+    eventually(lambda: len(server.lines("profiling: cpu, wall every 5m for 2m")) == workers, "every worker profiles")
+    waiting = side_by_side.submit(server.get, "/debug/pprof/cpu?seconds=120")
+    _let_it_run(server)
+
+    assert server.terminate() < GONE_SECONDS
+    answer = waiting.result(1)
+    keys = bucket.list_keys()
+    windows = [key for key in keys if key != answer.headers["X-Profile-Key"]]
+    assert len(windows) == 2 * workers, server.log
+    assert len({bucket.metadata(key)["instance"] for key in windows}) == workers
+    for key in windows:
+        profile = bucket.profile(key)
+        assert profile.partial in ("SIGTERM", "the service stopped")
+        assert RAN_SECONDS / 2 < profile.seconds < 60
+        assert Key.parse(key).kind == profile.sample_types[-1][0]
+    _is_a_part(answer, waits=KINDS[name].waits)
+    stored = bucket.profile(answer.headers["X-Profile-Key"])
+    assert stored.partial == "SIGTERM"
+    if KINDS[name].waits:
+        assert stored == read_pprof(answer.body)
+    assert server.lines("LOST") == []
+    assert server.lines("Traceback") == []
+
+
+@pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind.waits])
+def test_with_profiling_off_a_long_capture_does_not_hold_the_service_up(
+    name: str, servers: Servers, side_by_side: ThreadPoolExecutor
+) -> None:
+    server = KINDS[name].start(servers, {"PROFILE_ENVIRONMENT": "dev"})
+    assert server.get("/hello").status == 200
+    waiting = side_by_side.submit(server.get, "/debug/pprof/cpu?seconds=12")
+    # Soon: a server whose main thread sleeps must have noticed, too.
+    time.sleep(RAN_SECONDS / 2)
+    assert server.terminate() < GONE_SECONDS
+    _is_a_part(waiting.result(1), waits=True)
+
+
+def test_a_store_that_does_not_answer_does_not_hold_the_service_up(
+    servers: Servers, silent_s3: dict[str, str], side_by_side: ThreadPoolExecutor
+) -> None:
+    settings = {**silent_s3, "PROFILE_ENABLED": "1", "PROFILE_TYPES": "cpu", "PROFILE_ENVIRONMENT": "dev"}
+    running = [KINDS[name].start(servers, settings) for name in ("uvicorn asyncio", "gunicorn gthread")]
+    for server in running:
+        server.wait_for_log("profiling: cpu every 5m for 2m")
+        _let_it_run(server)
+    assert max(side_by_side.map(Server.terminate, running)) < GONE_SECONDS
+    for server in running:
+        assert server.lines("LOST kind=cpu", "the service stops and the store did not answer in time")
+
+
+def test_sigterm_ends_with_the_exit_code_it_has_without_the_profiler(servers: Servers, tmp_path: Path) -> None:
+    codes = {}
+    for enabled in ("0", "1"):
+        settings = {"PROFILE_ENABLED": enabled, "PROFILE_STORE": (tmp_path / "store").as_uri()}
+        server = servers.uvicorn(settings)
+        assert server.url
+        server.process.send_signal(signal.SIGTERM)
+        codes[enabled] = server.process.wait(20)
+    assert codes["0"] == codes["1"]
+
+
+def _let_it_run(server: Server) -> None:
+    """Long enough for something to be in the captures."""
+    assert server.get("/hello").status == 200
+    time.sleep(RAN_SECONDS)
+
+
+def _is_a_part(answer: Answer, *, waits: bool) -> None:
+    assert answer.status == (200 if waits else 202)
+    if waits:
+        profile = read_pprof(answer.body)
+        assert profile.partial == "SIGTERM"
+        assert RAN_SECONDS / 4 < profile.seconds < 10

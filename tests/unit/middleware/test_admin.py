@@ -1,0 +1,450 @@
+"""The routes under /debug/pprof/, with a real profiler behind them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from profiling_middleware.config import Settings
+from profiling_middleware.middleware.admin import Admin, Pending
+from profiling_middleware.middleware.messages import AdminRequest, AdminResponse
+from profiling_middleware.middleware.service import ProfilerService
+from profiling_middleware.profiler import Profiler
+from profiling_middleware.recording import MAX_ON_DEMAND, CaptureCancelled
+
+MakeRequest = Callable[..., AdminRequest]
+
+
+@pytest.fixture
+def settings(tmp_path: Path, logger: Any) -> Settings:
+    return Settings(environment="dev", service_name="watcher", store=(tmp_path / "store").as_uri())
+
+
+@pytest.fixture
+def profiler(settings: Settings) -> Iterator[Profiler]:
+    profiler = Profiler(settings)
+    yield profiler
+    profiler.stop()
+
+
+@pytest.fixture
+def admin(settings: Settings, profiler: Profiler) -> Admin:
+    return Admin(settings, lambda: profiler)
+
+
+@pytest.fixture
+def storeless() -> Iterator[Admin]:
+    """With nowhere to put captures: nothing is enabled and no store was named."""
+    settings = Settings(environment="dev")
+    profiler = Profiler(settings)
+    yield Admin(settings, lambda: profiler)
+    profiler.stop()
+
+
+def response(answer: AdminResponse | Pending, deadline: float = 10) -> AdminResponse:
+    """The answer, once its capture has ended."""
+    if isinstance(answer, Pending):
+        answer.result.exception(deadline)
+        return answer.response()
+    return answer
+
+
+def pending(answer: AdminResponse | Pending) -> Pending:
+    assert isinstance(answer, Pending), answer
+    return answer
+
+
+def stored(settings: Settings) -> dict[str, bytes]:
+    root = settings.directory
+    assert root is not None
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*.gz")}
+
+
+# -- routes -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_index_shows_what_can_be_captured_and_how_the_profiler_is_doing(
+    admin: Admin, profiler: Profiler, settings: Settings, make_request: MakeRequest
+) -> None:
+    answer = response(admin.answer(make_request(path="/debug/pprof/")))
+
+    page = answer.body.decode()
+    assert (answer.status, answer.media_type) == (200, "text/html; charset=utf-8")
+    for shown in ('href="cpu?seconds=30"', 'href="wall?seconds=30"', "cmdline", profiler.instance, settings.store):
+        assert shown in page
+
+
+def test_the_path_without_its_slash_leads_to_the_index(admin: Admin, make_request: MakeRequest) -> None:
+    answer = response(admin.answer(make_request(path="/debug/pprof", root="/shop")))
+
+    assert answer.status == 308
+    assert dict(answer.headers)["Location"] == "/shop/debug/pprof/"
+
+
+def test_the_redirect_can_be_sent_whatever_stands_before_the_path(admin: Admin, make_request: MakeRequest) -> None:
+    answer = response(admin.answer(make_request(path="/debug/pprof", root="/\u30b7\u30e7\u30c3\u30d7")))
+
+    assert dict(answer.headers)["Location"].isascii()
+
+
+def test_cmdline_is_the_command_line_with_zero_bytes_between(admin: Admin, make_request: MakeRequest) -> None:
+    answer = response(admin.answer(make_request(path="/debug/pprof/cmdline")))
+
+    assert (answer.status, answer.body) == (200, "\x00".join(sys.orig_argv).encode())
+    assert answer.media_type == "text/plain; charset=utf-8"
+
+
+@pytest.mark.parametrize(
+    "name", ["heap", "goroutine", "CPU", "cpu/", "cpu.pprof", "../cpu", "/cpu", "%63pu", "\u00e9", "index.html"]
+)
+def test_an_unknown_profile_is_404_and_says_what_there_is(admin: Admin, make_request: MakeRequest, name: str) -> None:
+    answer = response(admin.answer(make_request(path=f"/debug/pprof/{name}")))
+
+    assert answer.status == 404
+    assert answer.body == b"profiling: there is no such profile: there are cpu, wall, profile, cmdline\n"
+    assert ("X-Go-Pprof", "1") in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("block", "block"), ("mutex", "mutex"), ("lock", "mutex"), ("trace", "trace")]
+)
+def test_a_profile_that_this_version_does_not_have_is_404_by_its_name(
+    admin: Admin, make_request: MakeRequest, name: str, kind: str
+) -> None:
+    answer = response(admin.answer(make_request(path=f"/debug/pprof/{name}")))
+
+    assert answer.status == 404
+    assert answer.body.startswith(f"profiling: {kind} is not part of this version".encode())
+
+
+@pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "get"])
+@pytest.mark.parametrize("path", ["/debug/pprof", "/debug/pprof/", "/debug/pprof/cpu", "/debug/pprof/cmdline"])
+def test_every_method_but_get_is_405(admin: Admin, make_request: MakeRequest, method: str, path: str) -> None:
+    answer = response(admin.answer(make_request(method=method, path=path)))
+
+    assert answer.status == 405
+    assert ("Allow", "GET") in answer.headers
+    assert answer.body == f"profiling: {method} is not allowed: use GET\n".encode()
+
+
+@pytest.mark.parametrize("path", ["", "/", "/cpu", "/cmdline", "/heap"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_one_who_may_not_learns_nothing_and_causes_no_work(
+    settings: Settings, make_request: MakeRequest, path: str, method: str
+) -> None:
+    def never() -> Profiler:
+        raise AssertionError("a stranger caused work")
+
+    admin = Admin(settings, never)
+
+    answer = response(admin.answer(make_request(path=f"/debug/pprof{path}", method=method, peer="10.0.0.1")))
+
+    assert answer.status == 403
+
+
+# -- captures ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "kind"), [("cpu", "cpu"), ("profile", "cpu"), ("wall", "wall")])
+def test_a_capture_is_answered_with_its_gzipped_profile(
+    admin: Admin, make_request: MakeRequest, name: str, kind: str
+) -> None:
+    answer = response(admin.answer(make_request(path=f"/debug/pprof/{name}", query="seconds=0.05")))
+
+    headers = dict(answer.all_headers())
+    assert (answer.status, answer.media_type) == (200, "application/octet-stream")
+    assert headers["Content-Disposition"] == f'attachment; filename="{kind}.pprof.gz"'
+    assert headers["Content-Length"] == str(len(answer.body))
+    assert f"({kind}, on demand, window of ".encode() in gzip.decompress(answer.body)
+
+
+def test_the_headers_say_key_upload_instance_and_capture(
+    admin: Admin, profiler: Profiler, settings: Settings, make_request: MakeRequest
+) -> None:
+    answer = response(admin.answer(make_request(query="seconds=0.05")))
+    headers = dict(answer.headers)
+    profiler.stop()
+
+    assert headers["X-Profile-Upload"] == "queued"
+    assert stored(settings) == {headers["X-Profile-Key"]: answer.body}
+    assert f"{headers['X-Profile-Instance']}-{headers['X-Profile-Capture-Id']}.pprof.gz" in headers["X-Profile-Key"]
+    assert headers["X-Profile-Key"].startswith("profiles/watcher/cpu/")
+
+
+def test_upload_0_keeps_a_capture_out_of_the_store(
+    admin: Admin, profiler: Profiler, settings: Settings, make_request: MakeRequest
+) -> None:
+    answer = response(admin.answer(make_request(query="seconds=0.05&upload=0")))
+    profiler.stop()
+
+    assert answer.status == 200
+    assert dict(answer.headers)["X-Profile-Upload"] == "off"
+    assert "X-Profile-Key" not in dict(answer.headers)
+    assert stored(settings) == {}
+
+
+def test_without_a_store_the_capture_is_answered_and_nothing_is_uploaded(
+    storeless: Admin, make_request: MakeRequest
+) -> None:
+    answer = response(storeless.answer(make_request(query="seconds=0.05")))
+
+    assert answer.status == 200
+    assert dict(answer.headers)["X-Profile-Upload"] == "off"
+    assert "X-Profile-Key" not in dict(answer.headers)
+
+
+@pytest.mark.parametrize(
+    ("query", "media_type", "begin"),
+    [
+        ("format=html", "text/html; charset=utf-8", b"<!DOCTYPE html>"),
+        ("format=text", "text/plain; charset=utf-8", b"profiling_middleware "),
+        ("debug=1", "text/plain; charset=utf-8", b"profiling_middleware "),
+        ("format=speedscope", "application/json", b'{"$schema"'),
+    ],
+)
+def test_a_view_is_answered_while_the_profile_is_stored(
+    admin: Admin,
+    profiler: Profiler,
+    settings: Settings,
+    make_request: MakeRequest,
+    query: str,
+    media_type: str,
+    begin: bytes,
+) -> None:
+    answer = response(admin.answer(make_request(query=f"seconds=0.05&{query}")))
+    profiler.stop()
+
+    assert (answer.status, answer.media_type) == (200, media_type)
+    assert answer.body.startswith(begin)
+    assert "Content-Disposition" not in dict(answer.headers)
+    assert list(stored(settings)) == [dict(answer.headers)["X-Profile-Key"]]
+
+
+def test_a_capture_shows_what_the_service_did_meanwhile(admin: Admin, make_request: MakeRequest) -> None:
+    stop = threading.Event()
+
+    def the_work_of_the_service() -> None:
+        while not stop.is_set():
+            sum(range(1000))
+
+    worker = threading.Thread(target=the_work_of_the_service, name="worker-7")
+    worker.start()
+    try:
+        answer = response(admin.answer(make_request(query="seconds=0.3&format=speedscope")))
+    finally:
+        stop.set()
+        worker.join()
+
+    names = [frame["name"] for frame in json.loads(answer.body)["shared"]["frames"]]
+    assert "thread worker-7" in names
+    assert any(name.endswith("the_work_of_the_service") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("seconds=abc", "seconds = 'abc' is not such a number: use a number of seconds, more than 0 and at most 300 "),
+        ("seconds=301", "seconds = '301' is out of range: use a number of seconds, more than 0 and at most 300 "),
+        ("format=svg", "format = 'svg' is unknown: choose from pprof, html, speedscope, text"),
+        ("debug=2", "debug = '2' is unknown: choose from 0, 1"),
+        ("upload=yes", "upload = 'yes' is unknown: choose from 0, 1"),
+        ("wait=no", "wait = 'no' is unknown: choose from 0, 1"),
+        ("minutes=1", "'minutes' is no parameter here: choose from seconds, format, debug, upload, wait"),
+    ],
+)
+def test_a_bad_parameter_is_400_by_name_value_and_remedy(
+    admin: Admin, make_request: MakeRequest, query: str, message: str
+) -> None:
+    answer = response(admin.answer(make_request(query=query)))
+
+    assert answer.status == 400
+    assert answer.body.decode().startswith(f"profiling: {message}")
+    assert ("X-Go-Pprof", "1") in answer.headers
+
+
+def test_the_longest_capture_is_what_the_settings_say(make_request: MakeRequest) -> None:
+    settings = Settings(environment="dev", max_seconds=10)
+    profiler = Profiler(settings)
+
+    answer = response(Admin(settings, lambda: profiler).answer(make_request(query="seconds=11")))
+
+    assert (answer.status, b"at most 10 (PROFILE_MAX_SECONDS)" in answer.body) == (400, True)
+
+
+@pytest.mark.parametrize(("max_seconds", "seconds"), [(300, 30.0), (10, 10.0)])
+def test_without_seconds_a_capture_takes_30_or_what_is_allowed(
+    make_request: MakeRequest, deadline: float, max_seconds: int, seconds: float
+) -> None:
+    settings = Settings(environment="dev", max_seconds=max_seconds)
+    profiler = Profiler(settings)
+
+    answer = pending(Admin(settings, lambda: profiler).answer(make_request()))
+
+    assert answer.recording.seconds == seconds
+    answer.cancel()
+    assert isinstance(answer.result.exception(deadline), CaptureCancelled)
+    profiler.stop()
+
+
+# -- wait=0, and servers that do one thing at a time ------------------------------------------------------------------
+
+
+def test_wait_0_answers_at_once_with_the_key_of_a_capture_that_is_stored(
+    admin: Admin, profiler: Profiler, settings: Settings, make_request: MakeRequest
+) -> None:
+    answer = admin.answer(make_request(query="seconds=60&wait=0"))
+    assert isinstance(answer, AdminResponse)
+    profiler.stop()
+
+    headers = dict(answer.headers)
+    key = answer.body.decode().removesuffix("\n")
+    assert (answer.status, headers["X-Profile-Upload"], headers["X-Profile-Key"]) == (202, "queued", key)
+    assert list(stored(settings)) == [key]
+
+
+def test_a_server_that_does_one_thing_at_a_time_answers_at_once(
+    admin: Admin, profiler: Profiler, settings: Settings, make_request: MakeRequest
+) -> None:
+    answer = admin.answer(make_request(query="seconds=60", can_wait=False))
+    assert isinstance(answer, AdminResponse)
+    profiler.stop()
+
+    assert answer.status == 202
+    assert list(stored(settings)) == [answer.body.decode().strip()]
+
+
+@pytest.mark.parametrize(
+    ("query", "can_wait", "why"),
+    [
+        ("wait=0", True, b"wait = 0 needs a store"),
+        ("", False, b"this server does one thing at a time"),
+    ],
+)
+def test_an_answer_at_once_needs_a_store(
+    storeless: Admin, make_request: MakeRequest, query: str, can_wait: bool, why: bytes
+) -> None:
+    answer = response(storeless.answer(make_request(query=query, can_wait=can_wait)))
+
+    assert answer.status == 409
+    assert why in answer.body
+    assert b"set PROFILE_S3_BUCKET or PROFILE_STORE" in answer.body
+
+
+def test_a_server_that_does_one_thing_at_a_time_cannot_keep_a_capture_out_of_the_store(
+    admin: Admin, make_request: MakeRequest
+) -> None:
+    answer = response(admin.answer(make_request(query="upload=0", can_wait=False)))
+
+    assert (answer.status, b"no upload=0" in answer.body) == (409, True)
+
+
+# -- bounds, failures, conflicts --------------------------------------------------------------------------------------
+
+
+def test_the_ninth_capture_at_once_is_429_until_one_has_ended(
+    admin: Admin, make_request: MakeRequest, deadline: float
+) -> None:
+    running = [pending(admin.answer(make_request(query="seconds=60"))) for _ in range(MAX_ON_DEMAND)]
+
+    refused = response(admin.answer(make_request(query="seconds=60")))
+    running[3].cancel()
+    running[3].result.exception(deadline)
+    instead = pending(admin.answer(make_request(query="seconds=60")))
+
+    assert MAX_ON_DEMAND == 8
+    assert refused.status == 429
+    assert ("Retry-After", "10") in refused.headers
+    assert refused.body == b"profiling: 8 captures on demand run already: try again when one has ended\n"
+    for capture in (*running, instead):
+        capture.cancel()
+
+
+def test_captures_that_end_by_themselves_make_room(admin: Admin, make_request: MakeRequest, deadline: float) -> None:
+    for _ in range(2):
+        running = [pending(admin.answer(make_request(query="seconds=0.02"))) for _ in range(MAX_ON_DEMAND)]
+        for capture in running:
+            assert response(capture, deadline).status == 200
+
+
+def test_a_capture_whose_client_has_left_keeps_nothing(
+    admin: Admin, profiler: Profiler, settings: Settings, make_request: MakeRequest, deadline: float
+) -> None:
+    left = pending(admin.answer(make_request(query="seconds=60")))
+    left.cancel()
+    assert isinstance(left.result.exception(deadline), CaptureCancelled)
+    profiler.stop()
+
+    assert stored(settings) == {}
+
+
+def test_a_capture_that_fails_is_500_and_says_no_more_than_its_kind(
+    admin: Admin, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError("a secret path")
+
+    monkeypatch.setattr("profiling_middleware.captures.sampled.SampledCapture.begin", broken)
+
+    answer = response(admin.answer(make_request(query="seconds=0.02")))
+
+    assert (answer.status, answer.body) == (500, b"profiling: the capture failed (OSError); the log says why\n")
+    assert "a secret path" in caplog.text
+
+
+@pytest.mark.parametrize("path", ["/debug/pprof/", "/debug/pprof/cpu"])
+def test_where_another_profiler_lives_every_route_that_needs_one_is_409(make_request: MakeRequest, path: str) -> None:
+    other = Profiler(Settings(environment="dev", sample_rate=50))
+    service = ProfilerService(Settings(environment="dev", sample_rate=60))
+    with other:
+        answer = response(service.admin().answer(make_request(path=path)))
+
+    assert answer.status == 409
+    assert b"a Profiler with other settings" in answer.body
+
+
+def test_where_another_profiler_lives_the_command_line_is_answered(make_request: MakeRequest) -> None:
+    other = Profiler(Settings(environment="dev", sample_rate=50))
+    service = ProfilerService(Settings(environment="dev", sample_rate=60))
+    with other:
+        answer = response(service.admin().answer(make_request(path="/debug/pprof/cmdline")))
+
+    assert answer.status == 200
+
+
+def test_whatever_breaks_inside_is_500_and_logged(
+    settings: Settings, make_request: MakeRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> Profiler:
+        raise ZeroDivisionError("a secret path")
+
+    answer = response(Admin(settings, broken).answer(make_request(path="/debug/pprof/")))
+
+    assert answer.status == 500
+    assert b"ZeroDivisionError" in answer.body
+    assert b"a secret path" not in answer.body
+    assert "a secret path" in caplog.text
+
+
+def test_the_routes_load_the_profiler_only_when_somebody_who_may_needs_it(
+    settings: Settings, make_request: MakeRequest
+) -> None:
+    asked: list[str] = []
+
+    def make() -> Profiler:
+        asked.append("profiler")
+        return Profiler(settings)
+
+    admin = Admin(settings, make)
+    for path in ("/debug/pprof", "/debug/pprof/cmdline", "/debug/pprof/heap", "/debug/pprof/cpu?seconds=x"):
+        admin.answer(make_request(path=path))
+    assert asked == []
+
+    admin.answer(make_request(path="/debug/pprof/"))
+    assert asked == ["profiler"]

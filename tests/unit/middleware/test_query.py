@@ -1,0 +1,141 @@
+"""What a request to a capture asks for."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from profiling_middleware.middleware.query import CaptureQuery, QueryError, parse_capture_query
+
+
+def parse(query: str, *, default_seconds: float = 30.0, max_seconds: float = 300) -> CaptureQuery:
+    return parse_capture_query(query, default_seconds=default_seconds, max_seconds=max_seconds)
+
+
+def refusal(query: str) -> str:
+    with pytest.raises(QueryError) as refused:
+        parse(query)
+    return str(refused.value)
+
+
+def test_nothing_asked_for_is_30_seconds_of_pprof_that_is_uploaded_and_waited_for() -> None:
+    assert parse("") == CaptureQuery(seconds=30.0, view=None, upload=True, wait=True)
+
+
+@pytest.mark.parametrize(
+    ("query", "seconds"),
+    [("seconds=1", 1.0), ("seconds=300", 300.0), ("seconds=0.5", 0.5), ("seconds=05", 5.0), ("seconds=%35", 5.0)],
+)
+def test_seconds_say_how_long(query: str, seconds: float) -> None:
+    assert parse(query).seconds == seconds
+
+
+def test_the_default_is_what_the_kind_says() -> None:
+    assert parse("", default_seconds=5.0).seconds == 5.0
+
+
+def test_the_default_is_never_longer_than_what_is_allowed() -> None:
+    assert parse("", max_seconds=10).seconds == 10
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "abc", "-1", "+1", "1e3", "1.", ".5", "nan", "inf", "5s", "1,5", "0x10", "\uff15", "1" * 10, "1 2", "5%00"],
+)
+def test_seconds_that_are_no_number_are_refused_by_value_and_remedy(text: str) -> None:
+    message = refusal(f"seconds={text}")
+
+    assert message.startswith("seconds = ")
+    assert "use a number of seconds, more than 0 and at most 300 (PROFILE_MAX_SECONDS)" in message
+
+
+@pytest.mark.parametrize("text", ["0", "0.0", "300.1", "301", "999999999"])
+def test_seconds_out_of_range_are_refused_by_value_and_remedy(text: str) -> None:
+    assert refusal(f"seconds={text}") == (
+        f"seconds = '{text}' is out of range: "
+        "use a number of seconds, more than 0 and at most 300 (PROFILE_MAX_SECONDS)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("query", "view"),
+    [
+        ("format=pprof", None),
+        ("format=html", "html"),
+        ("format=speedscope", "speedscope"),
+        ("format=text", "text"),
+        ("debug=1", "text"),
+        ("debug=0", None),
+        ("debug=1&format=html", "text"),
+        ("debug=0&format=html", "html"),
+    ],
+)
+def test_format_and_debug_say_as_what(query: str, view: str | None) -> None:
+    assert parse(query).view == view
+
+
+@pytest.mark.parametrize(("query", "upload"), [("upload=0", False), ("upload=1", True)])
+def test_upload_says_whether_it_is_stored(query: str, upload: bool) -> None:
+    assert parse(query).upload is upload
+
+
+@pytest.mark.parametrize(("query", "wait"), [("wait=0", False), ("wait=1", True)])
+def test_wait_says_whether_to_answer_at_once(query: str, wait: bool) -> None:
+    assert parse(query).wait is wait
+
+
+def test_all_parameters_together() -> None:
+    assert parse("seconds=2.5&format=html&debug=0&upload=0&wait=1") == CaptureQuery(
+        seconds=2.5, view="html", upload=False, wait=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("format=svg", "format = 'svg' is unknown: choose from pprof, html, speedscope, text"),
+        ("format=", "format = '' is unknown: choose from pprof, html, speedscope, text"),
+        ("format=HTML", "format = 'HTML' is unknown: choose from pprof, html, speedscope, text"),
+        ("debug=2", "debug = '2' is unknown: choose from 0, 1"),
+        ("debug=", "debug = '' is unknown: choose from 0, 1"),
+        ("upload=no", "upload = 'no' is unknown: choose from 0, 1"),
+        ("wait=false", "wait = 'false' is unknown: choose from 0, 1"),
+        ("second=5", "'second' is no parameter here: choose from seconds, format, debug, upload, wait"),
+        ("Seconds=5", "'Seconds' is no parameter here: choose from seconds, format, debug, upload, wait"),
+        ("gc=1", "'gc' is no parameter here: choose from seconds, format, debug, upload, wait"),
+        ("seconds=5&seconds=6", "seconds is given twice ('5', '6'): give it once"),
+        ("seconds", "the query is not of the form name=value&name=value"),
+        ("seconds=5&&upload=0", "the query is not of the form name=value&name=value"),
+        ("wait=0&format=html", "wait = 0 stores pprof and cannot answer html: leave out one of the two"),
+        ("wait=0&debug=1", "wait = 0 stores pprof and cannot answer text: leave out one of the two"),
+        ("wait=0&upload=0", "wait = 0 with upload = 0 would lose the capture: leave out one of the two"),
+    ],
+)
+def test_a_bad_value_is_refused_by_name_value_and_remedy(query: str, message: str) -> None:
+    assert refusal(query) == message
+
+
+def test_more_parameters_than_anybody_needs_are_refused() -> None:
+    assert "not of the form" in refusal("&".join(f"a{n}=1" for n in range(17)))
+
+
+def test_a_long_value_is_shown_in_part() -> None:
+    message = refusal("format=" + "x" * 5000)
+
+    assert "'" + "x" * 40 + "\u2026'" in message
+    assert len(message) < 200
+
+
+def test_what_is_shown_of_a_value_is_printable() -> None:
+    assert refusal("format=%1b[31m%0d%0aSet-Cookie:x").isprintable()
+
+
+@given(st.text(max_size=40))
+def test_any_query_is_read_or_refused(query: str) -> None:
+    try:
+        parsed = parse(query)
+    except QueryError as refused:
+        assert str(refused)  # noqa: PT017 - either outcome is right
+    else:
+        assert 0 < parsed.seconds <= 300

@@ -1,0 +1,385 @@
+"""Forks, each in a fresh interpreter."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+RunPython = Callable[..., subprocess.CompletedProcess[str]]
+
+BEGIN = """
+import os, sys, threading, time, warnings
+from pathlib import Path
+from profiling_middleware import Profiler, Settings
+from profiling_middleware.process import THIS_PROCESS
+
+def the_work_of_the_service(seconds):
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        sum(range(1000))
+
+def wait_until_the_window_is_open():
+    # Captures begin one after the other: when this one has ended, the window before it has begun.
+    profiler.record("cpu", 0.01, upload=False).result.result(20)
+
+def threads():
+    return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("profiling-"))
+
+def child(work):
+    '''Runs `work` in a forked child and returns the words it gives back; the child ends without clean-up.'''
+    reading, writing = os.pipe()
+    process = os.fork()
+    if process == 0:
+        code = 1
+        try:
+            os.write(writing, str(work()).encode())
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(writing)
+    with os.fdopen(reading) as answers:
+        answer = answers.read()
+    assert os.waitpid(process, 0)[1] == 0
+    return answer
+
+on = Settings(enabled=True, types=("cpu",), service_name="watcher", store=Path(sys.argv[1]).as_uri())
+off = Settings(service_name="watcher", store=Path(sys.argv[1]).as_uri())
+# A test of its own is about this warning.
+warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
+"""
+
+
+@pytest.fixture
+def run(run_python: RunPython, tmp_path: Path) -> Callable[[str], str]:
+    """Runs a program that begins with the helpers above; what it prints."""
+
+    def run_program(program: str) -> str:
+        ran = run_python(BEGIN + program, str(tmp_path / "store"))
+        assert (ran.returncode, ran.stderr) == (0, "")
+        return ran.stdout
+
+    return run_program
+
+
+Run = Callable[[str], str]
+
+
+def stored(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): gzip.decompress(path.read_bytes()) for path in sorted(root.rglob("*.gz"))}
+
+
+def test_a_child_is_another_instance_and_the_parent_stays_the_same(run: Run) -> None:
+    output = run(
+        """
+with Profiler(on) as profiler:
+    before = profiler.instance
+    instance = child(lambda: profiler.instance)
+    print(instance != before, str(os.getpid()) in before, str(os.getpid()) in instance, profiler.instance == before)
+"""
+    )
+
+    assert output == "True True False True\n"
+
+
+def test_a_child_has_windows_of_its_own_and_the_parents_go_on(run: Run, tmp_path: Path) -> None:
+    output = run(
+        """
+def in_child():
+    wait_until_the_window_is_open()
+    the_work_of_the_service(0.1)
+    profiler.stop()
+    return "done"
+
+with Profiler(on) as profiler:
+    wait_until_the_window_is_open()
+    the_work_of_the_service(0.1)
+    print(child(in_child))
+    the_work_of_the_service(0.1)
+"""
+    )
+
+    windows = stored(tmp_path / "store")
+    instances = {re.findall(rb"instance: (\S+-\d+-[0-9a-f]{8})", body)[0] for body in windows.values()}
+    assert output == "done\n"
+    assert len(windows) == 2
+    assert len(instances) == 2
+    assert all(b"the_work_of_the_service" in body for body in windows.values())
+    assert any(b"in_child" in body for body in windows.values())
+
+
+def test_the_work_of_a_child_is_seen_in_the_function_that_does_it(run: Run) -> None:
+    output = run(
+        """
+import json
+
+def in_child():
+    profiler.capture("cpu", 0.01)  # an engine takes a moment to be made
+    recording = profiler.record("cpu", 60, view="speedscope")
+    the_work_of_the_service(0.2)
+    recording.end_early("enough")
+    file = json.loads(recording.result.result(20).view)
+    names = [frame["name"] for frame in file["shared"]["frames"]]
+    seconds, opened = {}, {}
+    for event in file["profiles"][0]["events"]:
+        name = names[event["frame"]]
+        if event["type"] == "O":
+            opened[name] = event["at"]
+        else:
+            seconds[name] = seconds.get(name, 0) + event["at"] - opened[name]
+    profiler.stop()
+    return seconds.get("__main__.the_work_of_the_service", 0) > 0.8 * seconds["watcher cpu"] > 0.1 or seconds
+
+profiler = Profiler(off)
+print(child(in_child))
+profiler.stop()
+"""
+    )
+
+    assert output == "True\n"
+
+
+def test_a_child_stores_nothing_of_its_parent(run: Run, tmp_path: Path) -> None:
+    run(
+        """
+def work_of_the_parent_before():
+    the_work_of_the_service(0.2)
+
+def in_child():
+    wait_until_the_window_is_open()
+    the_work_of_the_service(0.1)
+    profiler.stop()
+
+with Profiler(on) as profiler:
+    wait_until_the_window_is_open()
+    work_of_the_parent_before()
+    child(in_child)
+"""
+    )
+
+    of_child = [body for body in stored(tmp_path / "store").values() if b"in_child" in body]
+    assert len(of_child) == 1
+    assert b"work_of_the_parent_before" not in of_child[0]
+
+
+def test_a_parent_that_is_off_has_children_without_threads(run: Run) -> None:
+    output = run(
+        """
+with Profiler(off) as profiler:
+    print(child(threads))
+profiler = Profiler(off)
+profiler.capture("cpu", 0.02)
+print(child(threads), child(lambda: profiler.instance) != profiler.instance)
+profiler.stop()
+"""
+    )
+
+    assert output == "[]\n[] True\n"
+
+
+def test_a_child_of_a_parent_that_captured_on_demand_can_capture_too(run: Run, tmp_path: Path) -> None:
+    output = run(
+        """
+def in_child():
+    artifact = profiler.capture("cpu", 0.1)
+    profiler.stop()
+    return artifact.key
+
+profiler = Profiler(off)
+running = profiler.record("cpu", 60)
+key = child(in_child)
+print(Path(sys.argv[1], key).exists(), running.result.done())
+running.end_early("enough")
+running.result.result(10)
+profiler.stop()
+"""
+    )
+
+    assert output == "True False\n"
+    assert len(stored(tmp_path / "store")) == 2
+
+
+def test_a_capture_of_the_parent_goes_on_over_many_forks_with_the_right_times(run: Run, tmp_path: Path) -> None:
+    output = run(
+        """
+import json
+profiler = Profiler(off)
+profiler.capture("cpu", 0.01)  # an engine takes a moment to be made
+running = profiler.record("cpu", 60, view="speedscope")
+before = time.process_time()
+for _ in range(10):
+    the_work_of_the_service(0.03)
+    child(lambda: None)
+used = time.process_time() - before
+running.end_early("enough")
+evented = json.loads(running.result.result(20).view)["profiles"][0]
+total = max(event["at"] for event in evented["events"])
+print(0.85 * used <= total <= 1.1 * used + 0.02 or (used, total))
+profiler.stop()
+"""
+    )
+
+    assert output == "True\n"
+
+
+def test_no_profile_says_that_it_cost_less_than_nothing(run: Run, tmp_path: Path) -> None:
+    """A fork ends the timer's thread and begins another one, often with the same ident and a clock that is behind."""
+    run(
+        """
+with Profiler(on) as profiler:
+    for _ in range(5):
+        the_work_of_the_service(0.05)
+        child(lambda: None)
+"""
+    )
+
+    (body,) = stored(tmp_path / "store").values()
+    (milliseconds,) = re.findall(rb"cost of taking: (-?[0-9.]+)ms CPU", body)
+    assert float(milliseconds) > 0
+
+
+def test_a_worker_that_is_forked_before_the_profiler_was_loaded_has_one_too(run: Run) -> None:
+    """As a pre-forking server's, when a first request came before the fork."""
+    output = run(
+        """
+from profiling_middleware import WSGIProfilingMiddleware
+
+app = WSGIProfilingMiddleware(lambda environ, start_response: [], settings=on)
+
+def request():
+    app({"PATH_INFO": "/orders"}, None)
+
+def in_child():
+    request()
+    give_up = time.monotonic() + 8
+    while time.monotonic() < give_up and not getattr(THIS_PROCESS.resident, "started", False):
+        time.sleep(0.01)
+    started = getattr(THIS_PROCESS.resident, "started", False)
+    if started:
+        THIS_PROCESS.resident.stop()
+    return started
+
+request()
+print(child(in_child))
+"""
+    )
+
+    assert output == "True\n"
+
+
+def test_a_fork_from_another_thread_is_survived(run: Run, tmp_path: Path) -> None:
+    output = run(
+        """
+def in_child():
+    the_work_of_the_service(0.1)
+    profiler.stop()
+    return "done"
+
+with Profiler(on) as profiler:
+    worker = threading.Thread(target=lambda: print(child(in_child)))
+    worker.start()
+    worker.join()
+"""
+    )
+
+    assert output == "done\n"
+    assert len(stored(tmp_path / "store")) == 2
+
+
+def test_a_fork_while_captures_begin_and_end_everywhere_hangs_nobody(run: Run) -> None:
+    output = run(
+        """
+def in_child():
+    artifact = profiler.capture("cpu", 0.01)
+    return len(artifact.body) > 0
+
+with Profiler(on) as profiler:
+    finished = threading.Event()
+    def captures():
+        while not finished.is_set():
+            profiler.capture("wall", 0.001)
+    workers = [threading.Thread(target=captures) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    print({child(in_child) for _ in range(15)})
+    finished.set()
+    for worker in workers:
+        worker.join()
+"""
+    )
+
+    assert output == "{'True'}\n"
+
+
+def test_a_fork_takes_no_longer_than_its_bound_when_the_profiler_is_busy(run: Run) -> None:
+    output = run(
+        """
+with Profiler(on) as profiler:
+    hang = threading.Event()
+    profiler._timer.call_soon(lambda: hang.wait(20))
+    since = time.monotonic()
+    child(lambda: None)
+    print(time.monotonic() - since < 2)
+    hang.set()
+"""
+    )
+
+    assert output == "True\n"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python warns since 3.12")
+@pytest.mark.skipif(
+    (3, 13) <= sys.version_info < (3, 13, 10) or (3, 14) <= sys.version_info < (3, 14, 1),
+    reason="this Python counts the threads that go on after the fork, too: github.com/python/cpython/issues/137109",
+)
+def test_forking_warns_of_no_threads_when_only_the_profiler_has_some(run: Run) -> None:
+    output = run(
+        """
+with Profiler(on) as profiler:
+    print(len(threads()) > 0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(50):
+            the_work_of_the_service(0.002)
+            child(lambda: None)
+    print(len(caught), *{str(warning.message) for warning in caught})
+"""
+    )
+
+    assert output == "True\n0\n"
+
+
+def test_the_parents_threads_are_back_after_a_fork(run: Run) -> None:
+    output = run(
+        """
+with Profiler(on) as profiler:
+    before = threads()
+    child(lambda: None)
+    print(before == threads(), "profiling-timer" in before)
+"""
+    )
+
+    assert output == "True True\n"
+
+
+def test_multiprocessing_children_end_in_order(run: Run, tmp_path: Path) -> None:
+    output = run(
+        """
+import multiprocessing
+
+def job(number):
+    the_work_of_the_service(0.02)
+    return number * number
+
+with Profiler(on) as profiler:
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        print(pool.map(job, range(4)))
+"""
+    )
+
+    assert output == "[0, 1, 4, 9]\n"
