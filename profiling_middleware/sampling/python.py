@@ -79,6 +79,7 @@ class PythonEngine:
         self._own = OwnCpu()
         self._own_looked_ns = self._own_given_ns = 0
         self._cost_ns = 0.0
+        self._interval = 1 / rate
         self._last_ns = self._natives_listed_ns = self._accounted_ns = 0
 
     @property
@@ -120,9 +121,9 @@ class PythonEngine:
         self._own_looked_ns += spent
         self._cost_ns += _COST_WEIGHT * (spent - self._cost_ns)
         self._stacks.make_room()
-        interval = max(1 / self.rate, self._cost_ns / 1e9 / self._max_overhead)
+        self._interval = max(1 / self.rate, self._cost_ns / 1e9 / self._max_overhead)
         # A fixed period would march in step with programs that sleep whole milliseconds.
-        return interval * self._jitter.uniform(0.5, 1.5)
+        return self._interval * self._jitter.uniform(0.5, 1.5)
 
     def report(self) -> EngineReport:
         return EngineReport(
@@ -228,7 +229,7 @@ class PythonEngine:
             watched.since_ns = now
         else:
             watched.carried_ns += spent
-            if watched.carried_ns * self.rate > _CARRIED_LOOKS * 1_000_000_000:
+            if watched.carried_ns > _CARRIED_LOOKS * self._interval * 1e9:
                 self._give_up(watched, self._stacks.common_part(before, seen), now, samples)
 
     def _was_running(self, watched: _Watched, leaf: FrameType) -> bool:

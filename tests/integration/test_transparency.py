@@ -31,7 +31,7 @@ from starlette.websockets import WebSocket
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from profiling_middleware import ProfilingMiddleware, Settings
+from profiling_middleware import Profiler, ProfilingMiddleware, Settings
 from profiling_middleware.process import THIS_PROCESS
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
@@ -53,27 +53,45 @@ def unwrapped(app: ASGIApp) -> ASGIApp:
     return app
 
 
+class Profiling:
+    """Off, or on with a window open; wraps applications and leaves nothing behind."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._made: list[ProfilingMiddleware] = []
+
+    def wrap(self, app: ASGIApp) -> ASGIApp:
+        self._made.append(ProfilingMiddleware(app, settings=self.settings))
+        return self._made[-1]
+
+    def close(self) -> None:
+        for middleware in self._made:
+            middleware._service.stop()  # as its lifespan does, which not every scenario has
+        if THIS_PROCESS.resident is not None:
+            THIS_PROCESS.resident.stop()
+
+
 @pytest.fixture
-def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
-    """Off, or on with a window open; no profiler is left behind."""
-    on = request.param == "on"
-    store = (tmp_path / "store").as_uri()
-    yield Settings(enabled=on, store=store, duration=60, types=("cpu", "wall"), environment="dev", service_name="shop")
-    if THIS_PROCESS.resident is not None:
-        THIS_PROCESS.resident.stop()
+def profiling(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Profiling]:
+    """As the parameter says: `off`, or `on` and in the middle of a window."""
+    on, store = request.param == "on", (tmp_path / "store").as_uri()
+    settings = Settings(
+        enabled=on, store=store, duration=60, types=("cpu", "wall"), environment="dev", service_name="shop"
+    )
+    profiling = Profiling(settings)
+    if on:
+        Profiler.shared(settings).start()
+    yield profiling
+    profiling.close()
 
 
-@pytest.mark.parametrize("settings", ["off", "on"], indirect=True)
+@pytest.mark.parametrize("profiling", ["off", "on"], indirect=True)
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_nothing_changes(name: str, loop: str, settings: Settings) -> None:
-    def profiled(app: ASGIApp) -> ASGIApp:
-        return ProfilingMiddleware(app, settings=settings)
-
+def test_nothing_changes(name: str, loop: str, profiling: Profiling) -> None:
     plain = _run(name, loop, unwrapped)
     assert plain.events
-    assert _run(name, loop, profiled).events == plain.events
-    assert (THIS_PROCESS.resident is not None) == settings.enabled or "lifespan" in name
+    assert _run(name, loop, profiling.wrap).events == plain.events
 
 
 def _run(name: str, loop: str, wrap: Wrap) -> Transcript:
@@ -512,11 +530,10 @@ async def mounted_with_the_middleware_inside(wrap: Wrap, transcript: Transcript)
         await Exchange(transcript, scope, [{"type": "websocket.connect"}]).run(app)
 
 
-@pytest.mark.parametrize("settings", ["off", "on"], indirect=True)
+@pytest.mark.parametrize("profiling", ["off", "on"], indirect=True)
 @pytest.mark.parametrize("root", ["", "/proxied"])
-def test_the_routes_of_a_mounted_application_lie_below_it(root: str, settings: Settings) -> None:
-    sub = Starlette(routes=[Route("/here", lambda request: PlainTextResponse("here"))])
-    sub.add_middleware(ProfilingMiddleware, settings=settings)
+def test_the_routes_of_a_mounted_application_lie_below_it(root: str, profiling: Profiling) -> None:
+    _, sub = _in_both_places(profiling.wrap, [Route("/here", lambda request: PlainTextResponse("here"))])
     app = Starlette(routes=[Mount("/sub", sub)])
 
     def get(path: str, query: bytes = b"") -> tuple[int, dict[bytes, bytes], bytes]:
