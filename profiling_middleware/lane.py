@@ -7,6 +7,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from profiling_middleware.threads import wait_until_gone
+
 Job = Callable[[], object]
 
 
@@ -60,7 +62,9 @@ class Lane:
         with self._changed:
             self._paused = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._thread is None, timeout)
+            thread = self._thread
+        if thread is not None:
+            wait_until_gone(thread, timeout)
 
     def resume(self) -> None:
         """Goes on after `pause`."""

@@ -39,6 +39,9 @@ class Claimant(Protocol):
     def settings(self) -> object:
         """With which settings it wants the profiler."""
 
+    def after_fork_in_child(self) -> None:
+        """Begins anew what it had begun."""
+
 
 class Process:
     """The resident of this process, if it has one, and the hooks that tell it of fork, SIGTERM and exit."""
@@ -63,6 +66,7 @@ class Process:
         if present is not None and present.settings != claimant.settings:
             raise RuntimeError("this process has a Profiler with other settings: give every middleware the same ones")
         self._claim = weakref.ref(claimant)
+        self._hook()
 
     def renounce(self) -> None:
         """Takes an announcement back."""
@@ -73,6 +77,9 @@ class Process:
         if self.resident is not None and self.resident is not resident:
             raise RuntimeError("another Profiler runs in this process: stop it first, or give both the same settings")
         self.resident = resident
+        self._hook()
+
+    def _hook(self) -> None:
         if not self._hooked:
             self._hooked = True
             # Cannot be taken back, so registered once, and it is asked each time who lives here.
@@ -110,8 +117,10 @@ class Process:
             import ctypes
         except ImportError:
             return  # without ctypes there is no way; the server's own time-out ends waiting requests
-        if self._pending_call is None:
-            self._pending_call = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(self._called_by_main_thread)
+        with self.lock:
+            # Made once and kept for ever: the main thread may call it when whoever asked has long gone.
+            if self._pending_call is None:
+                self._pending_call = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(self._called_by_main_thread)
         # https://docs.python.org/3/c-api/init.html#c.Py_AddPendingCall; the main thread waits in C for a second at most
         # in the servers that need this.
         ctypes.pythonapi.Py_AddPendingCall(self._pending_call, None)
@@ -144,6 +153,9 @@ class Process:
 
     def _begin_in_child(self) -> None:
         self.lock = threading.Lock()  # a thread that is not in the child may have held it
+        with contextlib.suppress(Exception):
+            if self.claimant is not None:
+                self.claimant.after_fork_in_child()
         self._tell("after_fork_in_child")
 
     def _tell(self, event: str) -> None:

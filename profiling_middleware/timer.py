@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
+from profiling_middleware.threads import wait_until_gone
+
 Action = Callable[[], object]
 
 # Systems refuse to wait for centuries; waking once an hour costs nothing.
@@ -116,7 +118,7 @@ class TimerThread:
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             self._inbox.put(None)
-            thread.join(timeout)
+            wait_until_gone(thread, timeout)
 
     def resume(self) -> None:
         """Goes on after `pause`."""

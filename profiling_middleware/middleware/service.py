@@ -61,6 +61,13 @@ class ProfilerService:
             self._starter = threading.Thread(target=self._start, name="profiling-start", daemon=True)
             self._starter.start()
 
+    def after_fork_in_child(self) -> None:
+        """Begins anew if the fork came before the profiler was there; if it was, it sees to itself."""
+        begun, self._starter = self._starter is not None, None
+        self._stopping = threading.Event()
+        if begun and self._profiler is None:
+            self.start()
+
     def _start(self) -> None:
         if self._stopping.wait(_SETTLE_SECONDS):
             return

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from integration_kit.http import Answer, basic, bearer, fetch
+from integration_kit.http import Answer, basic, bearer, fetch, receive_all
 from integration_kit.servers import Server, Servers, free_port
 from integration_kit.tools import need_program
 from integration_kit.waiting import eventually
@@ -110,6 +111,16 @@ def test_pages_of_other_sites_and_proxies_are_refused(
     assert (answer.status, answer.headers["X-Go-Pprof"]) == (403, "1")
     assert answer.text.startswith("profiling: refused: ")
     assert "PROFILE_TOKEN" in answer.text
+
+
+def test_what_only_a_proxy_speaks_is_refused(services: dict[tuple[str, str], Service]) -> None:
+    address = services["dev", "tcp"].server.url.removeprefix("http://")
+    host, _, port = address.partition(":")
+    for version, status in (("1.0", b"403"), ("1.1", b"200")):
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            request = f"GET /debug/pprof/ HTTP/{version}\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+            connection.sendall(request.encode())
+            assert receive_all(connection).split(b" ")[1] == status
 
 
 @pytest.mark.parametrize("path", ROUTES)

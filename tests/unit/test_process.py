@@ -220,6 +220,30 @@ print("survived")
     assert any(b"periodic" in window for window in stored(tmp_path / "store"))
 
 
+def test_profilers_that_start_on_many_threads_at_once_crash_nothing(run: Run) -> None:
+    ran = run(
+        """
+from profiling_middleware.process import Process
+
+signal.signal(signal.SIGTERM, lambda number, frame: None)
+sys.setswitchinterval(1e-6)
+processes = []
+for _ in range(200):
+    process = Process()
+    processes.append(process)
+    together = threading.Barrier(8)
+    starters = [threading.Thread(target=lambda: (together.wait(), process.notice_sigterm())) for _ in range(8)]
+    for starter in starters:
+        starter.start()
+    for starter in starters:
+        starter.join()
+print("alive")
+"""
+    )
+
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "alive\n", "")
+
+
 # -- exit -------------------------------------------------------------------------------------------------------------
 
 
