@@ -24,7 +24,8 @@ from profiling_middleware.timer import TimerThread
 from profiling_middleware.units import format_duration
 from profiling_middleware.uploads import UploadCounts, Uploads
 
-STOP_SECONDS = 4.0
+# Within the 5 seconds in which a service should be gone, with a second for the server's own shutdown.
+STOP_SECONDS = 3.0
 # boto3 takes half a second of the GIL to import and connect: not while the service is starting.
 _SETTLED_SECONDS = 5.0
 _FORK_SECONDS = 0.05

@@ -5,14 +5,12 @@ Every bound holds on a busy machine, too: CPU time is compared with CPU time, an
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 import threading
 import time
 import zlib
 from collections.abc import Callable
-from types import FunctionType
 from typing import Any
 
 import pytest
@@ -47,13 +45,6 @@ def compress(seconds: float) -> None:
     data = bytes(range(256)) * 2_000
     while time.thread_time() < until:
         zlib.compress(data)  # in C, without the GIL
-
-
-def lines_of(function: Any) -> range:
-    """The lines of a function, that of its `def` first."""
-    assert isinstance(function, FunctionType)
-    lines = [line for _, _, line in function.__code__.co_lines() if line]
-    return range(min(lines), max(lines) + 1)
 
 
 class Service:
@@ -125,7 +116,7 @@ def test_the_cost_of_sampling_is_in_the_profile(service: Service) -> None:
     own = service.taken.total(None, "<profiling_middleware sampling>")
 
     # Beginning and ending are not in the window.
-    assert own == pytest.approx(service.own_ns, rel=0.1, abs=5 * MS)
+    assert 0.5 * service.own_ns <= own <= service.own_ns
 
 
 def test_cpu_time_whose_function_nobody_saw_is_visible_and_said(camera: Any, make_worker: Callable[..., Any]) -> None:
@@ -145,49 +136,6 @@ def test_cpu_time_whose_function_nobody_saw_is_visible_and_said(camera: Any, mak
     said = [comment for comment in taken.profile.comments if comment.startswith("CPU not placed: ")]
     assert len(said) == 1
     assert float(said[0].split()[3]) * MS == pytest.approx(taken.not_placed, abs=0.1 * MS)
-
-
-def on_the_loop(worker: Any, callback: Callable[[], object]) -> None:
-    """Has an event loop call `callback` between two callbacks that do nothing."""
-
-    async def serve() -> None:
-        await asyncio.sleep(0.01)
-        asyncio.get_running_loop().call_soon(callback)
-        await asyncio.sleep(0.01)
-
-    worker.tell(lambda: asyncio.run(serve()))
-
-
-def test_work_that_blocks_an_event_loop_shows_with_its_lines(camera: Any, make_worker: Callable[..., Any]) -> None:
-    def price_everything() -> None:
-        until = time.thread_time() + 0.5
-        while time.thread_time() < until:
-            sum(range(200))
-
-    worker = make_worker()
-    capture = camera.begin("cpu")
-    on_the_loop(worker, price_everything)
-    camera.look_until(worker.wait)
-    taken = camera.end(capture)
-
-    loop = lines_of(price_everything)[2:]
-    assert taken.total(worker.native_id, "price_everything", lines=loop, placed=True) >= 0.75 * worker.used_ns[0]
-
-
-def test_sleep_that_blocks_an_event_loop_shows_with_its_line(camera: Any, make_worker: Callable[..., Any]) -> None:
-    def ask_the_warehouse() -> None:
-        json.dumps([])
-        time.sleep(0.5)
-        json.dumps([])
-
-    worker = make_worker()
-    capture = camera.begin("wall")
-    on_the_loop(worker, ask_the_warehouse)
-    camera.look_until(worker.wait)
-    taken = camera.end(capture)
-
-    sleep = lines_of(ask_the_warehouse)[2:3]
-    assert taken.total(worker.native_id, "ask_the_warehouse", lines=sleep) >= 400 * MS
 
 
 def test_captures_at_once_say_the_same_and_a_later_one_only_its_part(

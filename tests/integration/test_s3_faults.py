@@ -120,9 +120,10 @@ class Scenario:
 
             eventually(look, what, seconds=PATIENCE_SECONDS)
 
-        until(lambda: server.lines("NOT stored"), "the fault is in the log")
+        until(lambda: server.facts(token)["Waiting for the store"].startswith("1 "), "the window is to be stored")
         # Who asks meanwhile gets an answer: it does not wait behind a put that hangs.
         asked = server.get("/debug/pprof/cpu?seconds=0.2&upload=0", headers=token)
+        until(lambda: server.lines("NOT stored"), "the fault is in the log")
         during = server.facts(token)
         store = self._mended()
         until(lambda: server.lines("profiling: stored kind=cpu"), "the window arrives")
@@ -253,7 +254,7 @@ def test_the_owner_of_the_bucket_is_checked_and_nothing_asked_but_a_put(servers:
 
 def test_an_answer_that_is_lost_loses_nothing(servers: Servers) -> None:
     with FakeS3() as store:
-        store.lose_answers = 1
+        store.lose_answers = 2
         settings = {
             **store.settings(),
             "PROFILE_ENABLED": "1",
@@ -264,7 +265,7 @@ def test_an_answer_that_is_lost_loses_nothing(servers: Servers) -> None:
         }
         server = servers.uvicorn(settings)
         token = bearer(TOKEN)
-        # The window: boto3 asks again, finds the key taken, by itself, and goes under the second key.
+        # The window: boto3 asks again and finds the key taken, by itself; then the same under the second key.
         server.wait_for_log("profiling: stored kind=cpu")
         assert len({read_pprof(body).capture_id for body in store.objects.values()}) == 1
         # On demand there is one key only, and "taken" can mean nothing else.

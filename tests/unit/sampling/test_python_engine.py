@@ -321,6 +321,20 @@ def test_looks_become_rarer_when_they_would_cost_more_than_allowed() -> None:
     assert looks < 800  # what the rate asks for
 
 
+def test_what_else_the_timers_thread_does_makes_looks_no_rarer() -> None:
+    """The end of a capture is work, too: those that go on must not lose their looks for it."""
+    engine = PythonEngine(rate=100, max_overhead=0.01)
+    engine.attach(Heard())
+    for _ in range(20):
+        engine.look()
+
+    burn(0.05)
+    after = [engine.look() for _ in range(20)]
+    engine.close()
+
+    assert max(after) < 0.05
+
+
 def test_no_descriptor_stays_open_when_nobody_listens(engine: PythonEngine) -> None:
     worker = Worker("burner", lambda: burn(0.05))
     try:
