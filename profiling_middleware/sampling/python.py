@@ -35,6 +35,7 @@ _CARRIED_LOOKS = 2
 _HOT_NS = 1_000_000_000
 _NATIVE_LIST_NS = 1_000_000_000
 _COST_WEIGHT = 0.05
+_DEAREST_LOOK_NS = 500_000
 
 _OWN_FRAME = Frame("<profiling_middleware sampling>", "", 0, 0)
 _ENDED_FRAME = Frame("<thread ended between two looks>", "", 0, 0)
@@ -119,7 +120,8 @@ class PythonEngine:
         self._observe(everything=False)
         spent = self._own.total_ns() - self._own_looked_ns
         self._own_looked_ns += spent
-        self._cost_ns += _COST_WEIGHT * (spent - self._cost_ns)
+        # The thread does more than look, such as ending a capture: that is no reason to look less often afterwards.
+        self._cost_ns += _COST_WEIGHT * (min(spent, _DEAREST_LOOK_NS + 2 * self._cost_ns) - self._cost_ns)
         self._stacks.make_room()
         self._interval = max(1 / self.rate, self._cost_ns / 1e9 / self._max_overhead)
         # A fixed period would march in step with programs that sleep whole milliseconds.

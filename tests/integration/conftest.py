@@ -38,9 +38,9 @@ def toolchains(
     if any("go" in getattr(item, "fixturenames", ()) for item in request.session.items):
         for name, (program, _) in PROGRAMS.items():
             if program.is_file():
-                kept = pytestconfig.cache.mkdir(f"go-build-{name}") if pytestconfig.cache else None
                 home = tmp_path_factory.mktemp("go")
-                found[name] = Go(program, home, kept or home)
+                cache = getattr(pytestconfig, "cache", None)
+                found[name] = Go(program, home, cache.mkdir(f"go-build-{name}") if cache else home)
     yield found
     for go in found.values():
         go.stop()

@@ -103,7 +103,7 @@ def test_off_still_answers_on_demand_and_uploads_nothing(servers: Servers) -> No
         assert (answer.status, answer.headers["X-Profile-Upload"]) == (200, "off")
         assert answer.headers["X-Profile-Key"] is None
         assert server.facts()["Store"].startswith("none")
-        assert server.get("/threads").json()["modules"] == []
+        assert server.get("/threads").json()["modules"] == ["profiling_middleware.profiler"]
         server.terminate()
         assert store.requests == []
 
@@ -127,7 +127,7 @@ def test_a_directory_takes_the_place_of_the_bucket(servers: Servers, tmp_path: P
     server.wait_for_log("stored kind=cpu")
     files = [path.relative_to(tmp_path / "store").as_posix() for path in tmp_path.glob("store/**/*.gz")]
     assert {(key.service, key.kind, key.own) for key in map(Key.parse, files)} == {("shop", "cpu", None)}
-    assert server.get("/threads").json()["modules"] == []
+    assert server.get("/threads").json()["modules"] == ["profiling_middleware.profiler"]
 
 
 def test_a_setting_that_cannot_be_used_stops_the_start(servers: Servers) -> None:

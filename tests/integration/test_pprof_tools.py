@@ -87,6 +87,7 @@ def test_workers_merge(go: Go, uploaded: dict[tuple[str, int], tuple[Path, ReadP
     run = go.pprof("-proto", "-output", merged, one, other)
     assert (run.code, run.errors.replace(f"Generating report in {merged}\n", "")) == (0, "")
     read = read_pprof(merged.read_bytes())
+    assert read.binaries == ("shop",)  # the processes count as one program
     assert read.total == one_read.total + other_read.total
     assert read.leaves[HOT] == one_read.leaves[HOT] + other_read.leaves[HOT]
     assert read.duration_ns == one_read.duration_ns + other_read.duration_ns

@@ -19,7 +19,7 @@ from profiling_middleware import ProfilingMiddleware
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
 logging.getLogger("botocore").setLevel(logging.WARNING)
 
-LAZY_MODULES = ("boto3", "botocore", "pyinstrument")
+LAZY_MODULES = ("boto3", "botocore", "pyinstrument", "profiling_middleware.profiler")
 
 
 def burn_cpu(seconds: float) -> int:

@@ -22,11 +22,13 @@ _MESSAGES: dict[str, list[tuple[str, int, int | str, int]]] = {
     "Label": [("key", 1, _INT64, _ONE), ("str", 2, _INT64, _ONE), ("num", 3, _INT64, _ONE), ("num_unit", 4, _INT64, 1)],
     "Sample": [("location_id", 1, _UINT64, _MANY), ("value", 2, _INT64, _MANY), ("label", 3, "Label", _MANY)],
     "Line": [("function_id", 1, _UINT64, _ONE), ("line", 2, _INT64, _ONE)],
+    "Mapping": [("id", 1, _UINT64, _ONE), ("filename", 5, _INT64, _ONE), ("build_id", 6, _INT64, _ONE)],
     "Location": [("id", 1, _UINT64, _ONE), ("mapping_id", 2, _UINT64, _ONE), ("line", 4, "Line", _MANY)],
     "Function": [("id", 1, _UINT64, _ONE), ("name", 2, _INT64, _ONE), ("filename", 4, _INT64, _ONE)],
     "Profile": [
         ("sample_type", 1, "ValueType", _MANY),
         ("sample", 2, "Sample", _MANY),
+        ("mapping", 3, "Mapping", _MANY),
         ("location", 4, "Location", _MANY),
         ("function", 5, "Function", _MANY),
         ("string_table", 6, _STRING, _MANY),
@@ -68,6 +70,8 @@ class ReadProfile:
     """Per function at the leaf of a stack: the last sample type's values."""
     threads: Counter[str]
     """The same per label `thread`."""
+    binaries: tuple[str, ...]
+    """The file name of each mapping."""
 
     @property
     def started(self) -> datetime:
@@ -120,4 +124,5 @@ def read_pprof(body: bytes) -> ReadProfile:
         comments=tuple(text[comment] for comment in message.comment),
         leaves=leaves,
         threads=threads,
+        binaries=tuple(text[mapping.filename] for mapping in message.mapping),
     )

@@ -248,6 +248,14 @@ def test_any_name_can_be_viewed_as_root_and_as_leaf(make_profile: MakeProfile, f
     render_view(one_stack(make_profile, MAIN, frame, thread=frame.function), view).decode()
 
 
+def test_what_separates_the_parts_of_a_frame_is_left_out_of_its_names(make_profile: MakeProfile) -> None:
+    frame = Frame("a\x00b\x01c", "/srv/a\x00b\x01c.py", 30, 7)
+
+    frames = json.loads(render_view(one_stack(make_profile, frame), "speedscope"))["shared"]["frames"]
+
+    assert {"name": "abc", "file": "/srv/abc.py", "line": 7} in frames
+
+
 def test_a_sample_without_a_thread_is_shown_all_the_same(make_profile: MakeProfile) -> None:
     profile = make_profile(samples=[ProfileSample(Stack((MAIN,)), (), (1, 10_000_000))])
 
