@@ -86,7 +86,10 @@ def _first_answer(directory: str, variant: str) -> tuple[float, float]:
 
 
 def _start(directory: str, variant: str, listening: socket.socket) -> subprocess.Popen[bytes]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PROFILE_", "MOUNTED"))}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PROFILE_", "OTEL_", "MOUNTED"))}
+    # As where it is deployed: compiled before, by the first turn.
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)
+    kept["PYTHONPYCACHEPREFIX"] = str(Path(directory, "byte-code"))
     descriptor = listening.fileno()
     return subprocess.Popen(
         [sys.executable, "-m", "uvicorn", "service:app", "--fd", str(descriptor), "--log-level", "error"],

@@ -38,12 +38,20 @@ class WSGIProfilingMiddleware:
         """
         self.app = app
         self._service = ProfilerService(Settings.from_env() if settings is None else settings)
+        # One comparison is all that a request pays; before the first one, it is for what every path contains.
+        self._look_for = "" if self._service.settings.enabled else PREFIX
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if self._service.settings.enabled:
+        try:
+            passes = self._look_for not in environ["PATH_INFO"]
+        except KeyError:  # an empty path may be left out
+            passes = self._look_for == PREFIX
+        if passes:
+            return self.app(environ, start_response)
+        if self._look_for != PREFIX:
+            self._look_for = PREFIX
             self._service.start()
-        path = environ.get("PATH_INFO", "")
-        if PREFIX in path and is_admin_path(path):
+        if is_admin_path(environ.get("PATH_INFO", "")):
             return self._answer(environ, start_response)
         return self.app(environ, start_response)
 

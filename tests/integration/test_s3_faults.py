@@ -102,11 +102,11 @@ class Scenario:
             "PROFILE_TYPES": "cpu",
             "PROFILE_TOKEN": TOKEN,
         }
-        self._server = servers.uvicorn(settings)
+        self.server = servers.uvicorn(settings)
 
     def run(self) -> Outcome:
         """Watches the service until its window has arrived."""
-        server = self._server
+        server = self.server
         token = bearer(TOKEN)
         slowest = 0.0
 
@@ -145,44 +145,15 @@ class Scenario:
         return self._ending.enter_context(FakeS3(self._port))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def outcomes(shared_servers: Servers) -> Iterator[dict[str, Future[Outcome]]]:
-    """All cases at the same time, each with a service of its own: they consist of waiting."""
+    """All cases at the same time, each with a service of its own, beside the other tests: they consist of waiting."""
     with ExitStack() as running:
         scenarios = {name: Scenario(case, shared_servers, running) for name, case in CASES.items()}
         pool = running.enter_context(ThreadPoolExecutor(len(scenarios)))
         yield {name: pool.submit(scenario.run) for name, scenario in scenarios.items()}
-
-
-# In the order in which they end: the tests of this module that need no case come before the slowest.
-@pytest.mark.parametrize("name", [name for name in CASES if name != "never answers"])
-def test_a_fault_is_explained_and_survived(name: str, outcomes: dict[str, Future[Outcome]]) -> None:
-    _check(CASES[name], outcomes[name].result())
-
-
-def _check(case: Case, outcome: Outcome) -> None:
-    assert outcome.slowest < SLOWEST_SECONDS
-    assert (outcome.answer_status, outcome.answered_in < 0.2 + SLOWEST_SECONDS) == (200, True)
-    # One line a failure, in which everything is said.
-    assert len(outcome.failures) == int(outcome.after["Failed uploads"])
-    for line in outcome.failures:
-        match = NOT_STORED.search(line)
-        assert match, line
-        for words in case.words:
-            assert words in match["reason"]
-    assert outcome.during["Waiting for the store"].startswith("1 captures, ")
-    assert outcome.during["Stored"].startswith("0 captures")
-    assert case.words[0] in outcome.during["Last failure"]
-    # Nothing was lost, and it lies where the log first wanted to put it.
-    (key,) = outcome.objects
-    first = NOT_STORED.search(outcome.failures[0])
-    assert first is not None
-    assert key == first["key"] == outcome.after["Last key"]
-    assert len(outcome.objects[key]) == int(first["bytes"])
-    assert read_pprof(outcome.objects[key]).started == Key.parse(key).started
-    assert outcome.after["Waiting for the store"] == "0 captures, 0 B"
-    assert outcome.after["Stored"].startswith("1 captures, ")
-    assert outcome.after["Lost captures"] == "0"
+        for scenario in scenarios.values():
+            scenario.server.kill()  # ends the scenarios that no test has waited for
 
 
 # -- the real server ---------------------------------------------------------------------------------------------
@@ -335,5 +306,35 @@ def test_the_service_ends_in_time_when_s3_does_not_answer() -> None:
         assert [thread.name for thread in threading.enumerate() if thread.name.startswith("profiling-timer")] == []
 
 
-def test_a_fault_that_never_answers_is_explained_and_survived(outcomes: dict[str, Future[Outcome]]) -> None:
-    _check(CASES["never answers"], outcomes["never answers"].result())
+# -- the faults ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_fault_is_explained_and_survived(name: str, outcomes: dict[str, Future[Outcome]]) -> None:
+    """Last, because they take their time."""
+    _check(CASES[name], outcomes[name].result())
+
+
+def _check(case: Case, outcome: Outcome) -> None:
+    assert outcome.slowest < SLOWEST_SECONDS
+    assert (outcome.answer_status, outcome.answered_in < 0.2 + SLOWEST_SECONDS) == (200, True)
+    # One line a failure, in which everything is said.
+    assert len(outcome.failures) == int(outcome.after["Failed uploads"])
+    for line in outcome.failures:
+        match = NOT_STORED.search(line)
+        assert match, line
+        for words in case.words:
+            assert words in match["reason"]
+    assert outcome.during["Waiting for the store"].startswith("1 captures, ")
+    assert outcome.during["Stored"].startswith("0 captures")
+    assert case.words[0] in outcome.during["Last failure"]
+    # Nothing was lost, and it lies where the log first wanted to put it.
+    (key,) = outcome.objects
+    first = NOT_STORED.search(outcome.failures[0])
+    assert first is not None
+    assert key == first["key"] == outcome.after["Last key"]
+    assert len(outcome.objects[key]) == int(first["bytes"])
+    assert read_pprof(outcome.objects[key]).started == Key.parse(key).started
+    assert outcome.after["Waiting for the store"] == "0 captures, 0 B"
+    assert outcome.after["Stored"].startswith("1 captures, ")
+    assert outcome.after["Lost captures"] == "0"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -28,45 +29,72 @@ class Kind:
     """A way of serving, and whether it can let a client wait."""
 
     start: Callable[[Servers, dict[str, str]], Server]
+    workers: int = 2
     waits: bool = True
+    needs: str | None = None
+    """A package that is nobody's dependency."""
+
+    @property
+    def installed(self) -> bool:
+        return self.needs is None or find_spec(self.needs) is not None
 
 
 def _uvicorn(loop: str) -> Kind:
-    return Kind(lambda servers, settings: servers.uvicorn(settings, loop=loop))
+    return Kind(lambda servers, settings: servers.uvicorn(settings, loop=loop), workers=1)
 
 
 def _gunicorn(*options: str, waits: bool = True) -> Kind:
-    return Kind(lambda servers, settings: servers.gunicorn(settings, "--workers", "2", *options), waits)
+    return Kind(lambda servers, settings: servers.gunicorn(settings, "--workers", "2", *options), waits=waits)
 
 
 def _uvicorn_workers(servers: Servers, settings: dict[str, str]) -> Server:
-    need_module("uvicorn_worker", "pip install uvicorn-worker")
     options = ("--workers", "2", "--worker-class", "uvicorn_worker.UvicornWorker")
     return servers.gunicorn(settings, *options, app=ASGI_APP, hook=False)
 
 
+# The first ones end before they have loaded boto3, which they do at the last moment then.
 KINDS = {
-    "uvicorn asyncio": _uvicorn("asyncio"),
-    "uvicorn uvloop": _uvicorn("uvloop"),
-    "gunicorn uvicorn-worker": Kind(_uvicorn_workers),
-    "gunicorn gthread": _gunicorn("--worker-class", "gthread", "--threads", "4"),
     "gunicorn sync": _gunicorn("--worker-class", "sync", waits=False),
+    "uvicorn asyncio": _uvicorn("asyncio"),
+    "gunicorn gthread": _gunicorn("--worker-class", "gthread", "--threads", "4"),
+    "uvicorn uvloop": _uvicorn("uvloop"),
+    "gunicorn uvicorn-worker": Kind(_uvicorn_workers, needs="uvicorn_worker"),
 }
+
+
+@pytest.fixture(scope="module")
+def profiled(shared_servers: Servers, new_bucket: Callable[[], Bucket]) -> dict[str, tuple[Server, Bucket]]:
+    """Every kind, with a window open: started at the same time, ended by its test."""
+    running = {}
+    for name, kind in KINDS.items():
+        if kind.installed:
+            bucket = new_bucket()
+            settings = bucket.settings(
+                PROFILE_ENABLED="1", PROFILE_INTERVAL="5m", PROFILE_DURATION="2m", PROFILE_TYPES="cpu,wall"
+            )
+            running[name] = kind.start(shared_servers, settings), bucket
+    return running
+
+
+@pytest.fixture(scope="module")
+def off(shared_servers: Servers) -> dict[str, Server]:
+    """Every kind that lets clients wait, with profiling off."""
+    settings = {"PROFILE_ENVIRONMENT": "dev"}
+    kinds = {name: kind for name, kind in KINDS.items() if kind.waits and kind.installed}
+    return {name: kind.start(shared_servers, settings) for name, kind in kinds.items()}
 
 
 @pytest.mark.s3
 @pytest.mark.parametrize("name", KINDS)
 def test_the_open_window_is_stored_and_who_waits_gets_a_part(
-    name: str, servers: Servers, bucket: Bucket, side_by_side: ThreadPoolExecutor
+    name: str, profiled: dict[str, tuple[Server, Bucket]], side_by_side: ThreadPoolExecutor
 ) -> None:
-    settings = bucket.settings(
-        PROFILE_ENABLED="1", PROFILE_INTERVAL="5m", PROFILE_DURATION="2m", PROFILE_TYPES="cpu,wall"
-    )
-    server = KINDS[name].start(servers, settings)
-    workers = 2 if "gunicorn" in name else 1
+    _need(KINDS[name])
+    server, bucket = profiled[name]
+    workers = KINDS[name].workers
     eventually(lambda: len(server.lines("profiling: cpu, wall every 5m for 2m")) == workers, "every worker profiles")
     waiting = side_by_side.submit(server.get, "/debug/pprof/cpu?seconds=120")
-    _let_it_run(server)
+    time.sleep(RAN_SECONDS)
 
     assert server.terminate() < GONE_SECONDS
     answer = waiting.result(1)
@@ -90,13 +118,14 @@ def test_the_open_window_is_stored_and_who_waits_gets_a_part(
 
 @pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind.waits])
 def test_with_profiling_off_a_long_capture_does_not_hold_the_service_up(
-    name: str, servers: Servers, side_by_side: ThreadPoolExecutor
+    name: str, off: dict[str, Server], side_by_side: ThreadPoolExecutor
 ) -> None:
-    server = KINDS[name].start(servers, {"PROFILE_ENVIRONMENT": "dev"})
+    _need(KINDS[name])
+    server = off[name]
     assert server.get("/hello").status == 200
     waiting = side_by_side.submit(server.get, "/debug/pprof/cpu?seconds=12")
     # gthread's main thread takes a step once a second, and only a step of its own can set a signal handler.
-    time.sleep(2 * RAN_SECONDS)
+    time.sleep(2 if "gthread" in name else RAN_SECONDS)
     assert server.terminate() < GONE_SECONDS
     _is_a_part(waiting.result(1), waits=True)
 
@@ -108,7 +137,7 @@ def test_a_store_that_does_not_answer_does_not_hold_the_service_up(
     running = [KINDS[name].start(servers, settings) for name in ("uvicorn asyncio", "gunicorn gthread")]
     for server in running:
         server.wait_for_log("profiling: cpu every 5m for 2m")
-        _let_it_run(server)
+    time.sleep(RAN_SECONDS)
     assert max(side_by_side.map(Server.terminate, running)) < GONE_SECONDS
     for server in running:
         assert server.lines("LOST kind=cpu", "the service stops and the store did not answer in time")
@@ -125,10 +154,9 @@ def test_sigterm_ends_with_the_exit_code_it_has_without_the_profiler(servers: Se
     assert codes["0"] == codes["1"]
 
 
-def _let_it_run(server: Server) -> None:
-    """Long enough for something to be in the captures."""
-    assert server.get("/hello").status == 200
-    time.sleep(RAN_SECONDS)
+def _need(kind: Kind) -> None:
+    if kind.needs is not None:
+        need_module(kind.needs, f"pip install {kind.needs.replace('_', '-')}")
 
 
 def _is_a_part(answer: Answer, *, waits: bool) -> None:

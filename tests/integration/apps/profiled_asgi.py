@@ -34,8 +34,8 @@ def burn_cpu(seconds: float) -> int:
 def burn_half_of_a_core() -> None:
     """Bursts that are long beside the interpreter's switch interval, so that they are seen running."""
     while True:
-        burn_cpu(0.04)
-        time.sleep(0.04)
+        burn_cpu(0.2)
+        time.sleep(0.2)
 
 
 async def hello(request: Request) -> PlainTextResponse:

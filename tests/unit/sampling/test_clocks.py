@@ -260,12 +260,14 @@ def test_a_thread_that_waits_for_the_gil_counts_as_running(states: RunStates) ->
         native_id = worker.native_id
         assert native_id is not None
         # This thread has the GIL whenever it asks, so the other one waits for it.
-        seen = [states.of(native_id) for _ in range(2000)]
+        seen, until = [], time.thread_time() + 0.1
+        while time.thread_time() < until:
+            seen.append(states.of(native_id))
     finally:
         stop.set()
         worker.join(10)
 
-    assert seen.count(RunState.ABLE) > 1900
+    assert seen.count(RunState.ABLE) > 0.9 * len(seen)
 
 
 def test_a_thread_that_has_ended_is_unknown(states: RunStates) -> None:

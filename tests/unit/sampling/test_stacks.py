@@ -22,7 +22,7 @@ def here() -> FrameType:
     return sys._getframe(1)
 
 
-def parked(work: Callable[[threading.Event, threading.Event], None]) -> tuple[threading.Thread, threading.Event]:
+def parked(work: Callable[[threading.Event, threading.Event], object]) -> tuple[threading.Thread, threading.Event]:
     """A thread that runs `work(begun, go_on)` and has set `begun`."""
     begun, go_on = threading.Event(), threading.Event()
     thread = threading.Thread(target=work, args=(begun, go_on), name="parked")
@@ -217,6 +217,27 @@ def test_interning_gives_one_object_for_equal_frames() -> None:
 
     assert table.intern(frames) is table.intern((Frame("f", "a.py", 1, 1),))
     assert table.intern(frames) is not table.intern((Frame("f", "a.py", 2, 1),))
+
+
+def test_an_instruction_at_which_a_thread_waited_is_remembered_and_no_other() -> None:
+    table = StackTable()
+    thread, go_on = parked(lambda begun, go_on: (begun.set(), go_on.wait(10)))
+    try:
+        waiting = frame_of(thread)
+        table.take(waiting)
+        assert not table.waits_at(waiting)
+
+        table.seen_waiting(waiting)
+
+        assert table.waits_at(waiting)
+        assert waiting.f_back is not None
+        assert not table.waits_at(waiting.f_back)
+        assert not table.waits_at(here())
+        table.clear()
+        assert not table.waits_at(waiting)
+    finally:
+        go_on.set()
+        thread.join(10)
 
 
 # -- what two stacks share --------------------------------------------------------------------------------------------
