@@ -50,7 +50,8 @@ class Ports:
         admin = free_port()
         while admin + _ADMIN_GRPC_OFFSET > 65535 or not is_free(admin + _ADMIN_GRPC_OFFSET):
             admin = free_port()
-        free = iter(free_ports(8))
+        taken = {admin, admin + _ADMIN_GRPC_OFFSET, s3}
+        free = iter([port for port in free_ports(8 + len(taken)) if port not in taken])
         return cls(
             s3=s3 or next(free),
             s3_grpc=next(free),

@@ -183,6 +183,55 @@ def test_the_wall_time_of_a_thread_is_the_time_that_passed(engine: PythonEngine)
     assert heard.wall_ns("burner") == pytest.approx(passed, rel=0.02, abs=10_000_000)
 
 
+def test_the_wall_time_of_a_thread_that_works_and_waits_in_turn_is_the_time_that_passed(engine: PythonEngine) -> None:
+    pause = threading.Event()
+
+    def in_turn() -> None:
+        for _ in range(15):
+            burn(0.005)
+            pause.wait(0.01)
+
+    heard, worker = Heard(), Worker("burner", in_turn)
+    try:
+        before = time.monotonic_ns()
+        engine.attach(heard)
+        worker.begin.set()
+        look_until(engine, worker.done)
+        engine.detach(heard)
+        passed = time.monotonic_ns() - before
+    finally:
+        worker.join()
+
+    assert heard.wall_ns("burner") == pytest.approx(passed, rel=0.02, abs=10_000_000)
+    assert heard.cpu_ns("burner") == pytest.approx(worker.used, rel=0.02, abs=2_000_000)
+
+
+def test_the_report_counts_the_cpu_time_whose_function_was_not_seen(engine: PythonEngine) -> None:
+    pause = threading.Event()
+
+    def short_bursts() -> None:
+        for _ in range(60):
+            burn(0.0005)
+            pause.wait(0.002)
+
+    heard, worker = Heard(), Worker("bursts", short_bursts)
+    try:
+        engine.attach(heard)
+        before = engine.report()
+        worker.begin.set()
+        look_until(engine, worker.done)
+        engine.detach(heard)
+        report = engine.report().since(before)
+    finally:
+        worker.join()
+
+    not_placed = ("<not seen running>", "<thread ended between two looks>")
+    assert report.not_placed_ns == sum(
+        sample.cpu_ns for sample in heard.samples if sample.stack.frames[0].function in not_placed
+    )
+    assert report.not_placed_ns > 0
+
+
 def test_what_happened_before_a_listener_came_is_not_its_business(engine: PythonEngine) -> None:
     first, second = Heard(), Heard()
     before, after = Worker("before", lambda: burn(0.1)), Worker("after", lambda: burn(0.1))
@@ -203,6 +252,23 @@ def test_what_happened_before_a_listener_came_is_not_its_business(engine: Python
     assert first.cpu_ns("after") == pytest.approx(after.used, rel=0.03, abs=3_000_000)
     assert second.cpu_ns("before") < 3_000_000
     assert second.cpu_ns("after") == pytest.approx(after.used, rel=0.03, abs=3_000_000)
+
+
+def test_what_was_not_handed_out_yet_goes_to_those_who_listened_then(engine: PythonEngine) -> None:
+    first, second = Heard(), Heard()
+    worker = Worker("burner", lambda: burn(0.05))
+    try:
+        engine.attach(first)
+        worker.begin.set()
+        assert worker.done.wait(30)
+        engine.attach(second)
+        engine.detach(first)
+        engine.detach(second)
+    finally:
+        worker.join()
+
+    assert first.cpu_ns("burner") == pytest.approx(worker.used, rel=0.03, abs=3_000_000)
+    assert second.cpu_ns("burner") < 3_000_000
 
 
 def test_a_listener_that_has_left_hears_nothing_more(engine: PythonEngine) -> None:
