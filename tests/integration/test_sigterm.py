@@ -20,7 +20,8 @@ from integration_kit.waiting import eventually
 
 pytestmark = pytest.mark.server
 
-GONE_SECONDS = 5.0
+# The promise is 5 on a machine of its own; beside other work it may take as long again.
+GONE_SECONDS = 10.0
 RAN_SECONDS = 1.0
 
 
@@ -113,7 +114,7 @@ def test_the_open_window_is_stored_and_who_waits_gets_a_part(
     if KINDS[name].waits:
         assert stored == read_pprof(answer.body)
     assert server.lines("LOST") == []
-    assert server.lines("Traceback") == []
+    assert server.lines("Traceback") == [], server.log
 
 
 @pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind.waits])
@@ -123,7 +124,7 @@ def test_with_profiling_off_a_long_capture_does_not_hold_the_service_up(
     _need(KINDS[name])
     server = off[name]
     assert server.get("/hello").status == 200
-    waiting = side_by_side.submit(server.get, "/debug/pprof/cpu?seconds=12")
+    waiting = side_by_side.submit(server.get, "/debug/pprof/cpu?seconds=20")
     # gthread's main thread takes a step once a second, and only a step of its own can set a signal handler.
     time.sleep(2 if "gthread" in name else RAN_SECONDS)
     assert server.terminate() < GONE_SECONDS

@@ -180,4 +180,4 @@ class Servers:
 
 
 def _python(module: str) -> list[str]:
-    return [sys.executable, "-W", "error::ResourceWarning", "-m", module]
+    return [sys.executable, "-m", module]
