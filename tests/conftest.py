@@ -1,3 +1,0 @@
-"""What several tests share."""
-
-from __future__ import annotations
