@@ -12,6 +12,11 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Protocol
 
+from profiling_middleware.imports import Imports
+
+# A child that hangs is worse than a fork that waits: longer than boto3 takes to be imported on a busy machine.
+_IMPORT_SECONDS = 3.0
+
 
 class Resident(Protocol):
     """What lives in the process and is told of its fate."""
@@ -51,6 +56,7 @@ class Process:
         self._claim: weakref.ref[Claimant] | None = None
         self.lock = threading.Lock()
         """Held while a resident moves in."""
+        self.imports = Imports()
         self._hooked = False
         self._flushed = False
         self._pending_call: object = None
@@ -84,8 +90,8 @@ class Process:
             self._hooked = True
             # Cannot be taken back, so registered once, and it is asked each time who lives here.
             os.register_at_fork(
-                before=lambda: self._tell("before_fork"),
-                after_in_parent=lambda: self._tell("after_fork_in_parent"),
+                before=self._before_fork,
+                after_in_parent=self._after_fork_in_parent,
                 after_in_child=self._begin_in_child,
             )
             atexit.register(lambda: self._tell("stop"))
@@ -114,7 +120,8 @@ class Process:
 
     def _ask_main_thread(self) -> None:
         try:
-            import ctypes
+            with self.imports.underway():
+                import ctypes
         except ImportError:
             return  # without ctypes there is no way; the server's own time-out ends waiting requests
         with self.lock:
@@ -151,7 +158,17 @@ class Process:
             self._flushed = True
             os.kill(os.getpid(), number)
 
+    def _before_fork(self) -> None:
+        self._tell("before_fork")
+        # After the threads were asked to end, so that one that imports does nothing else afterwards.
+        self.imports.before_fork(_IMPORT_SECONDS)
+
+    def _after_fork_in_parent(self) -> None:
+        self.imports.after_fork_in_parent()
+        self._tell("after_fork_in_parent")
+
     def _begin_in_child(self) -> None:
+        self.imports.after_fork_in_child()
         self.lock = threading.Lock()  # a thread that is not in the child may have held it
         with contextlib.suppress(Exception):
             if self.claimant is not None:

@@ -26,8 +26,8 @@ from profiling_middleware.uploads import UploadCounts, Uploads
 
 # Within the 5 seconds in which a service should be gone, with a second for the server's own shutdown.
 STOP_SECONDS = 3.0
-# boto3 takes half a second of the GIL to import and connect: not while the service is starting.
-_SETTLED_SECONDS = 5.0
+# boto3 takes half a second to import: not in the moment the service starts, but before a stop soon after needs it.
+_SETTLED_SECONDS = 1.0
 _FORK_SECONDS = 0.05
 _RESULT_GRACE_SECONDS = 60.0
 

@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from profiling_middleware.gil import giving_way
 from profiling_middleware.lane import Lane
 from profiling_middleware.model import Artifact
 from profiling_middleware.stores import KeyTaken, Store, StoreError
@@ -109,8 +108,7 @@ class Uploads:
 
     def _warm_up(self) -> None:
         try:
-            with giving_way():
-                self.store.warm_up()
+            self.store.warm_up()
         except StoreError as error:
             self._logger.error("profiling: %s is not ready: %s", self.store.place, error)
 
@@ -125,8 +123,7 @@ class Uploads:
         while (artifact := self._next()) is not None and artifact.info.capture_id not in self._given_up:
             started = time.monotonic()
             try:
-                with giving_way():
-                    key = self._put(artifact)
+                key = self._put(artifact)
             except Exception as error:
                 self._failed(artifact, error, time.monotonic() - started)
                 if not self._closing:

@@ -6,6 +6,7 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
+from importlib import metadata
 
 from profiling_middleware.model import (
     CaptureInfo,
@@ -21,6 +22,8 @@ from profiling_middleware.model import (
 from profiling_middleware.sampling.engine import Engine, EngineReport
 from profiling_middleware.units import format_duration
 
+# Read when this is loaded and not when a capture ends: it imports, see imports.py.
+_VERSION = metadata.version("profiling-middleware")
 _MAX_STACKS = 20_000
 _OTHER_STACKS = Stack((Frame("<other stacks>", "", 0, 0),))
 
@@ -111,13 +114,9 @@ class SampledCapture:
 
 
 def _identity(info: CaptureInfo) -> list[str]:
-    # Here, because it is slow to import and nobody needs it before the first capture has ended.
-    from importlib import metadata
-
-    version = metadata.version("profiling-middleware")
     interpreter = f"{platform.python_implementation()} {platform.python_version()} on {sys.platform}"
     lines = [
-        f"profiling_middleware {version}, {interpreter} {platform.machine()}",
+        f"profiling_middleware {_VERSION}, {interpreter} {platform.machine()}",
         f"service: {info.service}",
         f"instance: {info.instance}",
         f"capture: {info.capture_id} ({info.kind}, {info.trigger}, window of {info.started:%Y-%m-%dT%H:%M:%SZ})",

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from profiling_middleware.model import Frame, Label, Profile, ProfileSample
+from profiling_middleware.process import THIS_PROCESS
 
 if TYPE_CHECKING:
     from pyinstrument.renderers.base import Renderer
@@ -31,6 +32,9 @@ _OTHERS = "<stacks too small to show>"
 
 def render_view(profile: Profile, view: str) -> bytes:
     """The profile as `html` (one self-contained page), `speedscope` (its JSON) or `text`. KeyError for other names."""
+    with THIS_PROCESS.imports.underway():
+        import pyinstrument.renderers
+        import pyinstrument.session  # noqa: F401 - both for the functions below
     session = _session(profile)
     header = "\n".join(profile.comments)
     if view == "text":

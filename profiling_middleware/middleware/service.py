@@ -6,7 +6,6 @@ import threading
 from typing import TYPE_CHECKING
 
 from profiling_middleware.config import Settings
-from profiling_middleware.gil import giving_way
 from profiling_middleware.process import THIS_PROCESS
 
 if TYPE_CHECKING:
@@ -40,7 +39,8 @@ class ProfilerService:
     def profiler(self) -> Profiler:
         """The profiler of this process. Raises RuntimeError when it has other settings."""
         if self._profiler is None:
-            from profiling_middleware.profiler import Profiler
+            with THIS_PROCESS.imports.underway():
+                from profiling_middleware.profiler import Profiler
 
             self._profiler = Profiler.shared(self.settings)
         return self._profiler
@@ -48,7 +48,8 @@ class ProfilerService:
     def admin(self) -> Admin:
         """The routes."""
         if self._admin is None:
-            from profiling_middleware.middleware.admin import Admin
+            with THIS_PROCESS.imports.underway():
+                from profiling_middleware.middleware.admin import Admin
 
             self._admin = Admin(self.settings, self.profiler)
         return self._admin
@@ -72,8 +73,7 @@ class ProfilerService:
         if self._stopping.wait(_SETTLE_SECONDS):
             return
         try:
-            with giving_way():
-                self.profiler().start()
+            self.profiler().start()
         except Exception:
             self.settings.logger.exception("profiling: not started; the service is not affected")
 

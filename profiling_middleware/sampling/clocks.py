@@ -14,6 +14,8 @@ from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 
+from profiling_middleware.process import THIS_PROCESS
+
 _FUTEX_CALLS = {"x86_64": b"202", "aarch64": b"98"}
 _TASKS = "/proc/self/task"
 _KEPT_DESCRIPTORS = 128
@@ -193,7 +195,8 @@ def native_thread_name(native_id: int) -> str:
 def _reader_with_gil() -> Callable[[int], bytes] | None:
     """A pread of up to 256 bytes from the start of a descriptor; empty when it fails."""
     try:
-        import ctypes
+        with THIS_PROCESS.imports.underway():
+            import ctypes
 
         pread = ctypes.PyDLL(None).pread
     except (ImportError, OSError, AttributeError):
@@ -212,7 +215,8 @@ def _reader_with_gil() -> Callable[[int], bytes] | None:
 def _interpreter_data() -> range | None:
     """The address range of the interpreter's own data segment, in which the GIL lives."""
     try:
-        import ctypes
+        with THIS_PROCESS.imports.underway():
+            import ctypes
 
         runtime = ctypes.addressof(ctypes.c_char.in_dll(ctypes.pythonapi, "_PyRuntime"))
         with Path("/proc/self/maps").open() as maps:

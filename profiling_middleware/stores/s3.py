@@ -8,9 +8,12 @@ from __future__ import annotations
 # Only to have it: boto3 imports it, and it refuses to be imported at exit, when the first upload may be the last.
 import concurrent.futures.thread  # noqa: F401
 import os
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from profiling_middleware.gil import giving_way
 from profiling_middleware.model import CaptureInfo
+from profiling_middleware.process import THIS_PROCESS
 from profiling_middleware.stores.base import KeyTaken, StoreError
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ class S3Store:
         self._bucket = bucket
         self._owner = owner
         self._client: S3Client | None = None
+        self._preparing = ExitStack()
 
     @property
     def place(self) -> str:
@@ -59,15 +63,18 @@ class S3Store:
         metadata = {"capture-id": info.capture_id, "instance": info.instance}
         owner = {"ExpectedBucketOwner": self._owner} if self._owner else {}
         try:
-            client.put_object(
-                Bucket=self._bucket,
-                Key=key,
-                Body=body,
-                IfNoneMatch="*",
-                ContentType="application/octet-stream",
-                Metadata=metadata,
-                **owner,  # type: ignore[arg-type]
-            )
+            # boto3 works in Python until the request goes out; what waits for the answer needs no consideration.
+            with self._preparing as preparing:
+                preparing.enter_context(giving_way())
+                client.put_object(
+                    Bucket=self._bucket,
+                    Key=key,
+                    Body=body,
+                    IfNoneMatch="*",
+                    ContentType="application/octet-stream",
+                    Metadata=metadata,
+                    **owner,  # type: ignore[arg-type]
+                )
         except ClientError as error:
             code, status = self._code(error.response)
             if code == _TAKEN or status == 412:
@@ -78,27 +85,34 @@ class S3Store:
 
     def _ready_client(self) -> S3Client:
         if self._client is None:
-            try:
-                import boto3
-                from botocore.config import Config
-                from botocore.exceptions import BotoCoreError
-            except ImportError as error:
-                raise StoreError(f"boto3 cannot be imported ({error}): install boto3") from error
-            config = Config(
-                connect_timeout=_CONNECT_SECONDS,
-                read_timeout=_READ_SECONDS,
-                retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
-                user_agent_extra="profiling-middleware",
-            )
-            try:
-                # A session of its own: boto3's default one is shared with the application.
-                session = boto3.session.Session()
-                # ECS and Lambda set AWS_REGION, which boto3 does not read.
-                region = session.region_name or os.environ.get("AWS_REGION") or None
-                self._client = session.client("s3", region_name=region, config=config)
-            except (BotoCoreError, ValueError) as error:
-                raise StoreError(f"no S3 client: {error}: check the AWS_ variables of this process") from error
+            with THIS_PROCESS.imports.underway():
+                self._client = self._make_client()
+            self._client.meta.events.register("before-send.s3.PutObject", lambda **_: self._preparing.close())
         return self._client
+
+    def _make_client(self) -> S3Client:
+        try:
+            import encodings.idna  # noqa: F401 - the first connection would import it
+
+            import boto3
+            from botocore.config import Config
+            from botocore.exceptions import BotoCoreError
+        except ImportError as error:
+            raise StoreError(f"boto3 cannot be imported ({error}): install boto3") from error
+        config = Config(
+            connect_timeout=_CONNECT_SECONDS,
+            read_timeout=_READ_SECONDS,
+            retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+            user_agent_extra="profiling-middleware",
+        )
+        try:
+            # A session of its own: boto3's default one is shared with the application.
+            session = boto3.session.Session()
+            # ECS and Lambda set AWS_REGION, which boto3 does not read.
+            region = session.region_name or os.environ.get("AWS_REGION") or None
+            return session.client("s3", region_name=region, config=config)
+        except (BotoCoreError, ValueError) as error:
+            raise StoreError(f"no S3 client: {error}: check the AWS_ variables of this process") from error
 
     @staticmethod
     def _code(response: object) -> tuple[str, int]:

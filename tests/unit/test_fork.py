@@ -312,6 +312,52 @@ with Profiler(on) as profiler:
     assert output == "{'True'}\n"
 
 
+def test_a_fork_while_a_thread_of_the_profiler_imports_leaves_no_module_locked_in_the_child(run: Run) -> None:
+    """A module that is being imported is locked; in a child the thread that would unlock it does not exist."""
+    output = run(
+        """
+import contextlib, importlib, signal
+
+class Slow:
+    # Takes its time over what a thread of the profiler imports, as a busy machine does.
+    names, begun, open = [], threading.Event(), threading.Event()
+
+    def find_spec(self, name, path=None, target=None):
+        if threading.current_thread().name.startswith("profiling-") and not self.open.is_set():
+            self.names.append(name)
+            self.begun.set()
+            self.open.wait(0.01)
+
+slow = Slow()
+sys.meta_path.insert(0, slow)
+
+def in_child():
+    slow.open.set()
+    signal.alarm(3)  # kills a child that hangs
+    for name in slow.names:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    return "imported"
+
+profiler = Profiler(off)
+recording = profiler.record("cpu", 0.01, view="html")
+forks = 0
+while not recording.result.done():
+    if slow.begun.wait(0.01) and forks < 8:
+        slow.begun.clear()
+        forks += 1
+        child(in_child)
+    elif forks >= 8:
+        slow.open.set()
+recording.result.result(60)
+profiler.stop()
+print("no module is locked")
+"""
+    )
+
+    assert output == "no module is locked\n"
+
+
 def test_a_fork_takes_no_longer_than_its_bound_when_the_profiler_is_busy(run: Run) -> None:
     output = run(
         """
