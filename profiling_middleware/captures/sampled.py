@@ -34,6 +34,7 @@ class StackSums:
     def __init__(self, field: int, period_ns: int | None, limit: int = _MAX_STACKS) -> None:
         """`field` is the sample's field to add up. With `period_ns` a wait counts once a period, else once a sample."""
         self._field = field
+        self.wants_waits = field == Sample._fields.index("wall_ns")
         self._period_ns = period_ns
         self._limit = limit
         self._sums: dict[tuple[Thread, Stack], list[int]] = {}

@@ -12,6 +12,10 @@ from profiling_middleware.model import Sample
 class Listener(Protocol):
     """A capture that wants to hear what the engine sees."""
 
+    @property
+    def wants_waits(self) -> bool:
+        """Whether it needs to hear of threads that do not run, too."""
+
     def receive(self, samples: Sequence[Sample]) -> None:
         """Takes what was seen since the last call. Runs on the timer's thread: it may add up, not encode."""
 

@@ -1,0 +1,309 @@
+/* The native engine's door to Python: sampling/native.py is its only caller, _native.pyi says what each function does.
+ *
+ * A signal handler (sampler.c) and a thread without Python (looker.c) write records into a ring (ring.c). Whoever holds the
+ * GIL resolves them (drain.c, table.c): Python when it asks, or the moment before a code object or label in them is freed.
+ */
+#include "csrc/common.h"
+#include "csrc/codes.h"
+#include "csrc/drain.h"
+#include "csrc/kernel.h"
+#include "csrc/labels.h"
+#include "csrc/looker.h"
+#include "csrc/ring.h"
+#include "csrc/sampler.h"
+#include "csrc/threads.h"
+#include "csrc/walk.h"
+
+/* The looking thread may hold the lock for milliseconds: nobody waits for it with the GIL. */
+static void lock_threads(void)
+{
+    Py_BEGIN_ALLOW_THREADS
+    threads_lock();
+    Py_END_ALLOW_THREADS
+}
+
+static PyObject *install(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    return PyBool_FromLong(sampler_install());
+}
+
+static PyObject *uninstall(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    sampler_uninstall();
+    Py_RETURN_NONE;
+}
+
+static PyObject *owns_signal(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    return PyBool_FromLong(sampler_owns_signal());
+}
+
+static PyObject *discover(PyObject *self, PyObject *own)
+{
+    (void)self;
+    long tid = PyLong_AsLong(own);
+    if (tid == -1 && PyErr_Occurred())
+        return NULL;
+    lock_threads();
+    threads_discover(kernel_monotonic());
+    threads_mark_own((pid_t)tid);
+    threads_unlock();
+    Py_RETURN_NONE;
+}
+
+static PyObject *set_period(PyObject *self, PyObject *period)
+{
+    (void)self;
+    unsigned long long nanoseconds = PyLong_AsUnsignedLongLong(period);
+    if (PyErr_Occurred())
+        return NULL;
+    lock_threads();
+    threads_forget_ended();
+    unsigned unarmed = threads_set_period(nanoseconds);
+    threads_unlock();
+    return PyLong_FromUnsignedLong(unarmed);
+}
+
+static PyObject *look(PyObject *self, PyObject *arguments)
+{
+    (void)self;
+    unsigned long long interval;
+    int charges, signal;
+    if (!PyArg_ParseTuple(arguments, "Kpp:look", &interval, &charges, &signal))
+        return NULL;
+    lock_threads();
+    bool good = true;
+    if (looker_running())
+        looker_set(interval, charges);
+    else
+        good = looker_start(interval, charges, signal);
+    threads_unlock();
+    if (!good) {
+        PyErr_SetString(PyExc_OSError, "the thread that looks at stacks cannot be started");
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *stop_looking(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    Py_BEGIN_ALLOW_THREADS
+    looker_stop();
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+static PyObject *looker_id(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    return PyLong_FromLong(looker_tid());
+}
+
+static PyObject *forget_ended(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    lock_threads();
+    threads_forget_ended();
+    threads_unlock();
+    Py_RETURN_NONE;
+}
+
+/* What one thread had left; gathered first, because making objects may run anything. */
+struct rest {
+    uint32_t key;
+    pid_t tid;
+    uint64_t cpu_ns;
+    bool ours;
+};
+
+static PyObject *settle(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    static struct rest rests[MAX_THREADS];
+    unsigned count = 0;
+    lock_threads();
+    looker_settle(kernel_monotonic());
+    for (struct thread *thread = NULL; (thread = threads_next(thread)) != NULL;) {
+        uint64_t rest = threads_settle(thread);
+        rests[count++] = (struct rest){thread->key, thread->tid, rest, thread->ours};
+    }
+    uint64_t settled = threads_take_settled();
+    threads_unlock();
+    PyObject *list = PyList_New(0);
+    for (unsigned place = 0; list != NULL && place < count; place++) {
+        const struct rest *rest = &rests[place];
+        PyObject *item = Py_BuildValue("IiKO", rest->key, (int)rest->tid, rest->cpu_ns, rest->ours ? Py_True : Py_False);
+        if (item == NULL || PyList_Append(list, item) != 0)
+            Py_CLEAR(list);
+        Py_XDECREF(item);
+    }
+    return list != NULL ? Py_BuildValue("NK", list, settled) : NULL;
+}
+
+static PyObject *new_threads(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    struct newcomer some[64];
+    PyObject *list = PyList_New(0);
+    unsigned count = 64;
+    while (list != NULL && count == 64) {
+        lock_threads();
+        count = threads_take_new(some, 64);
+        threads_unlock();
+        for (unsigned place = 0; list != NULL && place < count; place++) {
+            PyObject *item = Py_BuildValue("Iki", some[place].key, some[place].ident, (int)some[place].tid);
+            if (item == NULL || PyList_Append(list, item) != 0)
+                Py_CLEAR(list);
+            Py_XDECREF(item);
+        }
+    }
+    return list;
+}
+
+static PyObject *drain(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    return drain_take();
+}
+
+static PyObject *counts(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    uint64_t samples = atomic_load(&sampler_counts.samples), handlers_ns = atomic_load(&sampler_counts.own_ns);
+    uint64_t lost = atomic_load(&sampler_counts.torn) + looker_counts.torn + drain_counts.lost;
+    uint64_t dropped = atomic_load(&sampler_counts.no_room) + looker_counts.no_room + drain_counts.dropped;
+    return Py_BuildValue("KKKKKKKK", samples, looker_counts.looks, handlers_ns, looker_counts.own_ns, lost, dropped,
+                         drain_counts.clears, looker_counts.unread_states);
+}
+
+static PyObject *watch(PyObject *self, PyObject *variable)
+{
+    (void)self;
+    if (!labels_watch(variable))
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *abandon(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    sampler_abandon();
+    looker_abandon();
+    threads_abandon();
+    ring_reset();
+    drain_abandon();
+    Py_RETURN_NONE;
+}
+
+/* -- for the self-test --------------------------------------------------------------------------------------------- */
+
+static PyObject *names_of(const struct raw_stack *stack)
+{
+    PyObject *list = PyList_New(0);
+    for (uint32_t place = 0; list != NULL && place < stack->depth; place++) {
+        PyObject *item;
+        if (stack->code[place] < SPECIAL_END)
+            item = Py_BuildValue("ki", (unsigned long)stack->code[place], 0);
+        else {
+            PyCodeObject *code = (PyCodeObject *)stack->code[place];
+            item = Py_BuildValue("Oi", code, PyCode_Addr2Line(code, stack->offset[place]));
+        }
+        if (item == NULL || PyList_Append(list, item) != 0)
+            Py_CLEAR(list);
+        Py_XDECREF(item);
+    }
+    return list;
+}
+
+static PyObject *own_stack(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    static struct raw_stack stack;
+    if (walk_own(PyGILState_GetThisThreadState(), &stack) != WALK_DONE)
+        Py_RETURN_NONE;
+    return names_of(&stack);
+}
+
+static PyObject *own_stack_from_outside(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    static struct raw_stack stack;
+    uintptr_t context;
+    lock_threads();
+    enum walked walked = walk_other((uintptr_t)PyGILState_GetThisThreadState(), &stack, &context);
+    threads_unlock();
+    if (walked != WALK_DONE)
+        Py_RETURN_NONE;
+    return names_of(&stack);
+}
+
+static PyObject *own_label(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    uintptr_t context = (uintptr_t)PyThreadState_Get()->context;
+    uintptr_t inside = label_of_own(context), outside = label_of_other(context);
+    PyObject *value = inside && inside == outside ? label_value(inside) : NULL;
+    return value != NULL ? value : Py_NewRef(Py_None);
+}
+
+static PyMethodDef methods[] = {
+    {"install", install, METH_NOARGS, NULL},
+    {"uninstall", uninstall, METH_NOARGS, NULL},
+    {"owns_signal", owns_signal, METH_NOARGS, NULL},
+    {"discover", discover, METH_O, NULL},
+    {"set_period", set_period, METH_O, NULL},
+    {"look", look, METH_VARARGS, NULL},
+    {"stop_looking", stop_looking, METH_NOARGS, NULL},
+    {"looker_id", looker_id, METH_NOARGS, NULL},
+    {"forget_ended", forget_ended, METH_NOARGS, NULL},
+    {"settle", settle, METH_NOARGS, NULL},
+    {"new_threads", new_threads, METH_NOARGS, NULL},
+    {"drain", drain, METH_NOARGS, NULL},
+    {"counts", counts, METH_NOARGS, NULL},
+    {"watch", watch, METH_O, NULL},
+    {"abandon", abandon, METH_NOARGS, NULL},
+    {"own_stack", own_stack, METH_NOARGS, NULL},
+    {"own_stack_from_outside", own_stack_from_outside, METH_NOARGS, NULL},
+    {"own_label", own_label, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_native",
+    .m_doc = "Stacks without the GIL.",
+    .m_size = -1, /* one a process: signals are the process's, too */
+    .m_methods = methods,
+};
+
+static bool prepare(void)
+{
+    PyInterpreterState *interpreter = PyThreadState_Get()->interp;
+    if (interpreter != PyInterpreterState_Main()) {
+        PyErr_SetString(PyExc_ImportError, "only the main interpreter is observed");
+        return false;
+    }
+    if (!kernel_init()) {
+        PyErr_SetString(PyExc_ImportError, "the kernel lets this process read neither its memory nor its threads' clocks");
+        return false;
+    }
+    if (!ring_init() || !threads_init(interpreter)) {
+        PyErr_NoMemory();
+        return false;
+    }
+    return codes_init(drain_ring) && labels_init(drain_ring);
+}
+
+PyMODINIT_FUNC PyInit__native(void)
+{
+    if (!prepare())
+        return NULL;
+    PyObject *module = PyModule_Create(&definition);
+    if (module != NULL && PyModule_AddObjectRef(module, "Label", (PyObject *)&Label_Type) != 0)
+        Py_CLEAR(module);
+    return module;
+}

@@ -1,0 +1,85 @@
+"""The C extension's functions; `sampling/native.py` is their only caller. Times in nanoseconds."""
+
+from contextvars import ContextVar
+from types import CodeType
+from typing import final
+
+@final
+class Label:
+    """What the work of a context is done for; set as the value of the watched ContextVar."""
+
+    def __new__(cls, value: object, /) -> Label: ...
+
+def install() -> bool:
+    """Takes SIGPROF. False when somebody else has it."""
+
+def uninstall() -> None:
+    """Gives SIGPROF back. All timers must have been deleted: `set_period(0)`."""
+
+def owns_signal() -> bool:
+    """Whether SIGPROF is still ours."""
+
+def discover(own_native_id: int, /) -> None:
+    """Finds threads that have come since; the one named is the profiler's own and never sampled."""
+
+def set_period(period: int, /) -> int:
+    """Gives every thread a timer that takes a sample after each `period` of its CPU time, 0 ends all of them.
+
+    Returns how many threads could not have one.
+    """
+
+def look(interval: int, charges_cpu: bool, has_signal: bool, /) -> None:
+    """Starts, or changes, the thread that looks at all others every `interval` (0: it only finds new threads).
+
+    With `charges_cpu` it charges CPU time to what it sees running. `has_signal`: SIGPROF is ours. Raises OSError.
+    """
+
+def stop_looking() -> None:
+    """Ends that thread."""
+
+def looker_id() -> int:
+    """The native id of that thread; 0 when it has never run."""
+
+def forget_ended() -> None:
+    """Lets go of threads that have ended."""
+
+def settle() -> tuple[list[tuple[int, int, int, bool]], int]:
+    """Settles all accounts. What each thread has waited since is in the next `drain()`.
+
+    Returns for each thread its key, its native id, its CPU time that no sample has, and whether it is the profiler's own;
+    then the CPU time of all threads since the last settling.
+    """
+
+def new_threads() -> list[tuple[int, int, int]]:
+    """Key, ident and native id of each thread that has come since the last call."""
+
+def drain() -> tuple[
+    list[tuple[int, int, int, int, int, int, object]],
+    list[tuple[int, ...]],
+    list[tuple[str | int, str | None, int, int]],
+    bool,
+]:
+    """What happened since the last call: samples, new stacks, new frames, and whether all numbers begin anew with these.
+
+    A sample: time, the thread's key, its stack's number (-1: none), CPU time, time at the stack before, time at this one,
+    the value of its label or None. A stack: the numbers of its frames, leaf first. A frame: qualified name, file, line,
+    first line; for a special frame its number and None.
+    """
+
+def counts() -> tuple[int, int, int, int, int, int, int, int]:
+    """CPU samples, looks, time in handlers, CPU time of looking, lost stacks, dropped samples, cleared tables, states unread."""
+
+def watch(variable: ContextVar[Label | None], /) -> None:
+    """From now on samples carry the label that this variable has in the running context."""
+
+def abandon() -> None:
+    """In a forked child: forgets everything of the parent."""
+
+def own_stack() -> list[tuple[CodeType | int, int]] | None:
+    """The caller's code objects and lines, leaf first, as its signal handler would see them."""
+
+def own_stack_from_outside() -> list[tuple[CodeType | int, int]] | None:
+    """The same, as another thread would see them."""
+
+def own_label() -> object:
+    """The value of the caller's label, if it is seen alike from inside and outside, else None."""

@@ -1,0 +1,138 @@
+#include "drain.h"
+#include "codes.h"
+#include "labels.h"
+#include "ring.h"
+#include "table.h"
+
+#define MAX_SAMPLES 16384
+
+struct sample {
+    uint64_t time_ns, cpu_ns, waited_ns, seen_ns;
+    uint32_t thread, stack;
+    PyObject *label; /* a strong reference, or NULL */
+};
+
+struct drain_counts drain_counts;
+static struct sample samples[MAX_SAMPLES];
+static uint32_t sample_count, taken;
+static uint32_t stacks_told, frames_told;
+
+static PyObject *label_of(const struct record *record)
+{
+    if (!record->label || freed_since(record->label, record->epoch))
+        return NULL;
+    return label_value(record->label);
+}
+
+static void resolve(struct record *record)
+{
+    if (sample_count == MAX_SAMPLES) {
+        drain_counts.dropped++;
+        return;
+    }
+    struct sample *sample = &samples[sample_count++];
+    bool lost = false;
+    *sample = (struct sample){.time_ns = record->time_ns,
+                              .cpu_ns = record->cpu_ns,
+                              .waited_ns = record->waited_ns,
+                              .seen_ns = record->seen_ns,
+                              .thread = record->thread,
+                              .stack = NO_STACK};
+    if (record->kind != RECORD_STAY) {
+        sample->stack = table_stack(record, &lost);
+        sample->label = label_of(record);
+        if (lost)
+            drain_counts.lost++;
+        else if (sample->stack == NO_STACK)
+            drain_counts.dropped++;
+    }
+}
+
+void drain_ring(uintptr_t unused)
+{
+    (void)unused;
+    for (struct record *record; (record = ring_peek()) != NULL;) {
+        resolve(record);
+        ring_release(record);
+    }
+}
+
+/* -- for Python -----------------------------------------------------------------------------------------------------
+ * Making objects may set off the garbage collector, which may free code objects, and then drain_ring() is called in
+ * between: so everything here is found by counting, and what is appended meanwhile is taken, too. */
+
+static PyObject *sample_tuple(struct sample sample)
+{
+    PyObject *label = sample.label ? sample.label : Py_NewRef(Py_None);
+    /* "N" takes the reference. */
+    return Py_BuildValue("KIlKKKN", sample.time_ns, sample.thread, sample.stack == NO_STACK ? -1L : (long)sample.stack,
+                         sample.cpu_ns, sample.waited_ns, sample.seen_ns, label);
+}
+
+static PyObject *stack_tuple(uint32_t stack)
+{
+    uint32_t depth;
+    const uint32_t *frames = table_frames_of(stack, &depth);
+    PyObject *numbers = PyTuple_New(depth);
+    for (uint32_t place = 0; numbers != NULL && place < depth; place++) {
+        PyObject *number = PyLong_FromUnsignedLong(frames[place]);
+        if (number == NULL)
+            Py_CLEAR(numbers);
+        else
+            PyTuple_SET_ITEM(numbers, place, number);
+    }
+    return numbers;
+}
+
+static PyObject *frame_tuple(uint32_t number)
+{
+    const struct known_frame *frame = table_frame(number);
+    const struct known_code *code = table_code(frame->code);
+    if (code->special)
+        return Py_BuildValue("iOii", (int)code->special, Py_None, 0, 0);
+    return Py_BuildValue("OOii", code->name, code->file, (int)frame->line, code->first_line);
+}
+
+static int append(PyObject *list, PyObject *item)
+{
+    int failed = item == NULL ? -1 : PyList_Append(list, item);
+    Py_XDECREF(item);
+    return failed;
+}
+
+PyObject *drain_take(void)
+{
+    bool cleared = false;
+    drain_ring(0);
+    if (table_crowded() && taken == sample_count && stacks_told == table_stack_count()) {
+        table_clear();
+        stacks_told = frames_told = 0;
+        drain_counts.clears++;
+        cleared = true;
+    }
+    PyObject *result[3] = {PyList_New(0), PyList_New(0), PyList_New(0)};
+    bool good = result[0] != NULL && result[1] != NULL && result[2] != NULL;
+    while (good && taken < sample_count)
+        good = append(result[0], sample_tuple(samples[taken++])) == 0;
+    if (taken == sample_count)
+        taken = sample_count = 0;
+    while (good && stacks_told < table_stack_count())
+        good = append(result[1], stack_tuple(stacks_told++)) == 0;
+    while (good && frames_told < table_frame_count())
+        good = append(result[2], frame_tuple(frames_told++)) == 0;
+    if (!good) {
+        for (int place = 0; place < 3; place++)
+            Py_XDECREF(result[place]);
+        return NULL;
+    }
+    return Py_BuildValue("NNNN", result[0], result[1], result[2], PyBool_FromLong(cleared));
+}
+
+void drain_abandon(void)
+{
+    while (taken < sample_count)
+        Py_CLEAR(samples[taken++].label);
+    taken = sample_count = 0;
+    table_clear();
+    stacks_told = frames_told = 0;
+}

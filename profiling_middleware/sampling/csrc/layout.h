@@ -1,0 +1,69 @@
+/* Where CPython 3.11, 3.12 and 3.13 keep what is read here. The only file that names the interpreter's own structures;
+ * the self-test at load (sampling/selftest.py) decides whether what it says is true of the interpreter it meets. */
+#ifndef PROFILING_LAYOUT_H
+#define PROFILING_LAYOUT_H
+
+#include "common.h"
+
+#include <internal/pycore_code.h>
+#include <internal/pycore_context.h>
+#include <internal/pycore_frame.h>
+#include <internal/pycore_hamt.h>
+#include <internal/pycore_interp.h>
+
+typedef _PyInterpreterFrame Frame;
+
+/* The part of a frame before its local variables. */
+#define FRAME_SIZE offsetof(Frame, localsplus)
+/* The part of a thread state that is read from outside. */
+#define TSTATE_SIZE (offsetof(PyThreadState, datastack_limit) + sizeof(void *))
+#define CHUNK_HEADER offsetof(_PyStackChunk, data)
+
+#if PY_VERSION_HEX < 0x030D0000
+
+static inline uintptr_t frame_code(const Frame *frame) { return (uintptr_t)frame->f_code; }
+/* The instruction before the next one: what f_lasti is made of. */
+static inline uintptr_t frame_instruction(const Frame *frame) { return (uintptr_t)frame->prev_instr; }
+/* From the thread state over the C frame to the Python frame. */
+#define TOP_IN_CFRAME 1
+static inline uintptr_t tstate_cframe(const PyThreadState *state) { return (uintptr_t)state->cframe; }
+static inline uintptr_t own_top_frame(const PyThreadState *state) { return (uintptr_t)state->cframe->current_frame; }
+
+#else
+
+static inline uintptr_t frame_code(const Frame *frame) { return (uintptr_t)frame->f_executable; }
+static inline uintptr_t frame_instruction(const Frame *frame) { return (uintptr_t)frame->instr_ptr; }
+#define TOP_IN_CFRAME 0
+static inline uintptr_t own_top_frame(const PyThreadState *state) { return (uintptr_t)state->current_frame; }
+
+#endif
+
+/* Since 3.12 each entry into the interpreter leaves a frame on the C stack that is nobody's. */
+static inline bool frame_is_entry(const Frame *frame)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    return frame->owner == FRAME_OWNED_BY_CSTACK;
+#else
+    (void)frame;
+    return false;
+#endif
+}
+
+static inline int32_t instruction_offset(uintptr_t code, uintptr_t instruction)
+{
+    intptr_t offset = (intptr_t)(instruction - (code + offsetof(PyCodeObject, co_code_adaptive)));
+    /* Just before the first one when a frame has just been made; anything else comes from a frame being made. */
+    return offset < 0 || offset > INT32_MAX ? 0 : (int32_t)offset;
+}
+
+/* Counts every thread state ever made in an interpreter; the newest is the head of the list. */
+static inline uint64_t threads_made(const PyInterpreterState *interpreter)
+{
+    return *(const volatile uint64_t *)&interpreter->threads.next_unique_id;
+}
+static inline uintptr_t newest_thread(const PyInterpreterState *interpreter)
+{
+    return (uintptr_t)*(PyThreadState *const volatile *)&interpreter->threads.head;
+}
+
+#endif

@@ -1,0 +1,288 @@
+#include "looker.h"
+#include "codes.h"
+#include "kernel.h"
+#include "labels.h"
+#include "ring.h"
+#include "threads.h"
+#include "walk.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MS 1000000ull
+/* New threads are looked for so soon after the last time, however many come. */
+#define DISCOVERY_GAP_NS (50 * MS)
+/* When only threads that nobody knows are running, no handler tells of them: the process's own clock does, after this. */
+#define PROCESS_PERIOD_NS (250 * MS)
+/* CPU time that may go unnoticed between two looks: less than the cheapest wake-up of a thread. */
+#define SLACK_NS 20000
+/* A thread that has not run for so long is asked for its clock only when the process ran more than the others did. */
+#define HOT_NS (1000 * MS)
+#define NEVER UINT64_MAX
+
+struct looker_counts looker_counts;
+
+static pthread_t thread_of_ours;
+static bool running;
+static _Atomic int own_tid;
+static _Atomic bool stopping, charges_cpu;
+static _Atomic uint64_t interval;
+static _Atomic uint32_t nudges;
+static bool has_signal;
+static uint64_t accounted_ns;
+static uint64_t quiet_ns; /* until when whoever was not asked for its clock has not run */
+static struct raw_stack stack;
+static struct thread *moved[MAX_THREADS];
+
+/* -- what a thread is doing ------------------------------------------------------------------------------------- */
+
+/* Whether it is on a processor or about to be; true as well where the system does not tell. */
+static bool is_running(struct thread *thread)
+{
+    char state[8] = "";
+    if (thread->state_file < 0) {
+        char path[64];
+        snprintf(path, sizeof path, "/proc/self/task/%d/syscall", (int)thread->tid);
+        thread->state_file = open(path, O_RDONLY | O_CLOEXEC);
+    }
+    if (thread->state_file < 0 || pread(thread->state_file, state, sizeof state - 1, 0) <= 0) {
+        looker_counts.unread_states++;
+        return true;
+    }
+    /* "running", or the number of the system call it waits in; -1 is a page fault, which is work. */
+    return state[0] == 'r' || state[0] == '-';
+}
+
+static void write_record(struct thread *thread, enum record_kind kind, uint32_t depth, uint64_t now, uint64_t cpu,
+                         uint64_t epoch, uintptr_t label)
+{
+    struct record *record = ring_reserve(kind, depth);
+    if (record == NULL) {
+        looker_counts.no_room++;
+        return;
+    }
+    memcpy(record_codes(record), stack.code, depth * sizeof stack.code[0]);
+    memcpy(record_offsets(record), stack.offset, depth * sizeof stack.offset[0]);
+    record->thread = thread->key;
+    record->time_ns = now;
+    record->cpu_ns = cpu;
+    record->waited_ns = thread->looked_ns - thread->since_ns;
+    record->seen_ns = depth ? now - thread->looked_ns : 0;
+    record->epoch = epoch;
+    record->label = label;
+    ring_commit(record);
+    thread->since_ns = depth ? now : thread->looked_ns;
+}
+
+static void look_at(struct thread *thread, uint64_t now)
+{
+    uintptr_t context = 0;
+    uint64_t epoch = freed_count(), cpu = 0;
+    bool charges = atomic_load(&charges_cpu), ran = charges && is_running(thread);
+    if (walk_other(thread->state, &stack, &context) != WALK_DONE) {
+        looker_counts.torn++; /* its time is handed out at the next look */
+        return;
+    }
+    if (stack.depth == 0) {
+        stack.depth = 1;
+        stack.code[0] = SPECIAL_NO_PYTHON;
+        stack.offset[0] = 0;
+    }
+    if (ran && thread->carried_ns > 0 && is_running(thread)) {
+        cpu = (uint64_t)thread->carried_ns;
+        thread->carried_ns = 0;
+        atomic_fetch_add(&thread->charged_ns, cpu);
+    }
+    thread->seen = true;
+    write_record(thread, RECORD_LOOK, stack.depth, now, cpu, epoch, label_of_other(context));
+}
+
+/* -- one look ---------------------------------------------------------------------------------------------------- */
+
+/* How much a thread has run since the last time; it joins `moved` if it has. */
+static uint64_t measure(struct thread *thread, unsigned *count, uint64_t now)
+{
+    uint64_t clock = kernel_thread_cpu(thread->tid);
+    if (quiet_ns > thread->looked_ns)
+        thread->looked_ns = quiet_ns;
+    if (clock == 0) {
+        write_record(thread, RECORD_STAY, 0, thread->looked_ns, 0, 0, 0);
+        threads_forget(thread);
+        return 0;
+    }
+    uint64_t ran = clock - thread->clock_ns;
+    if (ran == 0 && thread->seen) {
+        thread->looked_ns = now;
+        return 0;
+    }
+    thread->clock_ns = clock;
+    thread->carried_ns += (int64_t)ran;
+    if (ran)
+        thread->ran_ns = now;
+    moved[(*count)++] = thread;
+    return ran;
+}
+
+static void look(uint64_t now)
+{
+    uint64_t process = kernel_process_cpu();
+    int64_t unseen = (int64_t)(process - accounted_ns);
+    unsigned count = 0;
+    looker_counts.looks++;
+    if (unseen > SLACK_NS) {
+        for (struct thread *thread = NULL; (thread = threads_next(thread)) != NULL;)
+            if (now - thread->ran_ns <= HOT_NS)
+                unseen -= (int64_t)measure(thread, &count, now);
+        if (unseen <= SLACK_NS)
+            quiet_ns = now;
+        else
+            for (struct thread *thread = NULL; (thread = threads_next(thread)) != NULL;)
+                if (now - thread->ran_ns > HOT_NS)
+                    measure(thread, &count, now);
+        accounted_ns = process;
+    }
+    else
+        quiet_ns = now;
+    for (unsigned number = 0; number < count; number++) {
+        if (!moved[number]->ours)
+            look_at(moved[number], now);
+        moved[number]->looked_ns = now;
+    }
+}
+
+void looker_settle(uint64_t now)
+{
+    for (struct thread *thread = NULL; (thread = threads_next(thread)) != NULL;) {
+        if (thread->ours)
+            continue;
+        thread->looked_ns = now;
+        write_record(thread, RECORD_STAY, 0, now, 0, 0, 0);
+    }
+}
+
+/* -- the thread -------------------------------------------------------------------------------------------------- */
+
+void looker_nudge(void)
+{
+    atomic_fetch_add_explicit(&nudges, 1, memory_order_release);
+    syscall(SYS_futex, &nudges, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+/* Waits for a nudge until `until` on the monotonic clock. */
+static void wait_for_nudge(uint32_t heard, uint64_t until)
+{
+    struct timespec time = {(time_t)(until / 1000000000u), (long)(until % 1000000000u)};
+    syscall(SYS_futex, &nudges, FUTEX_WAIT_BITSET_PRIVATE, heard, until == NEVER ? NULL : &time, NULL,
+            FUTEX_BITSET_MATCH_ANY);
+}
+
+static uint64_t jittered(uint64_t period) { return period / 2 + kernel_random() % (period + 1); }
+
+static void *run(void *unused)
+{
+    (void)unused;
+    prctl(PR_SET_NAME, "profiling-look");
+    atomic_store(&own_tid, kernel_gettid());
+    int timer = has_signal ? kernel_timer_create(0, kernel_gettid(), LOOKER_SIGNAL) : -1;
+    if (timer >= 0)
+        kernel_timer_set(timer, PROCESS_PERIOD_NS, PROCESS_PERIOD_NS);
+    uint64_t discovered = 0, next_look = 0;
+    while (!atomic_load(&stopping)) {
+        uint32_t heard = atomic_load(&nudges);
+        uint64_t now = kernel_monotonic(), pause = atomic_load(&interval), until = NEVER;
+        threads_lock();
+        if (threads_changed()) {
+            if (now - discovered >= DISCOVERY_GAP_NS) {
+                threads_discover(now);
+                discovered = now;
+            }
+            else
+                until = discovered + DISCOVERY_GAP_NS;
+        }
+        if (pause && now >= next_look) {
+            look(now);
+            next_look = now + jittered(pause);
+        }
+        threads_unlock();
+        looker_counts.own_ns = kernel_own_cpu();
+        if (pause && next_look < until)
+            until = next_look;
+        wait_for_nudge(heard, until);
+    }
+    if (timer >= 0)
+        kernel_timer_delete(timer);
+    return NULL;
+}
+
+bool looker_running(void) { return running; }
+int looker_tid(void) { return atomic_load(&own_tid); }
+
+/* The next look sees every thread, also those that do not run: nothing is known of where they are. */
+static void begin_looks(void)
+{
+    uint64_t now = kernel_monotonic();
+    accounted_ns = quiet_ns = 0;
+    for (struct thread *thread = NULL; (thread = threads_next(thread)) != NULL;) {
+        thread->seen = false;
+        thread->looked_ns = thread->since_ns = now;
+        thread->clock_ns = kernel_thread_cpu(thread->tid);
+        thread->carried_ns = 0;
+    }
+}
+
+void looker_set(uint64_t interval_ns, bool charges)
+{
+    if (interval_ns && !atomic_load(&interval))
+        begin_looks();
+    atomic_store(&charges_cpu, charges);
+    atomic_store(&interval, interval_ns);
+    looker_nudge();
+}
+
+bool looker_start(uint64_t interval_ns, bool charges, bool signal)
+{
+    if (running)
+        return true;
+    atomic_store(&stopping, false);
+    atomic_store(&charges_cpu, charges);
+    atomic_store(&interval, interval_ns);
+    has_signal = signal;
+    begin_looks();
+    /* Everything but SIGPROF is for the application's own threads. */
+    sigset_t others, kept;
+    sigfillset(&others);
+    sigdelset(&others, SIGPROF);
+    pthread_sigmask(SIG_SETMASK, &others, &kept);
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, 256 * 1024);
+    running = pthread_create(&thread_of_ours, &attributes, run, NULL) == 0;
+    pthread_attr_destroy(&attributes);
+    pthread_sigmask(SIG_SETMASK, &kept, NULL);
+    return running;
+}
+
+void looker_stop(void)
+{
+    if (!running)
+        return;
+    atomic_store(&stopping, true);
+    looker_nudge();
+    pthread_join(thread_of_ours, NULL);
+    running = false;
+}
+
+void looker_abandon(void)
+{
+    running = false;
+    memset(&looker_counts, 0, sizeof looker_counts);
+}

@@ -1,0 +1,33 @@
+/* A thread of its own, without Python and without the GIL: finds new threads and, when asked, looks at all of them. */
+#ifndef PROFILING_LOOKER_H
+#define PROFILING_LOOKER_H
+
+#include "common.h"
+
+#define LOOKER_SIGNAL 0 /* no thread's timer carries this */
+
+struct looker_counts {
+    uint64_t looks, torn, no_room, own_ns, unread_states;
+};
+extern struct looker_counts looker_counts;
+
+/* Starts the thread. It looks every `interval_ns` (jittered); 0: it only finds threads. With `charges` it also charges CPU
+ * time to what it sees running. With `signal`, SIGPROF is ours and the process's CPU clock may wake it. False when the thread
+ * cannot be started. */
+bool looker_start(uint64_t interval_ns, bool charges, bool signal);
+/* Changes that while it runs. Both with threads_lock() held. */
+void looker_set(uint64_t interval_ns, bool charges);
+/* Ends the thread and waits for its end. Without the GIL. */
+void looker_stop(void);
+bool looker_running(void);
+/* The system's number of that thread, 0 before it runs. */
+int looker_tid(void);
+/* Lets it look for new threads. Safe in a handler. */
+void looker_nudge(void);
+/* In a forked child: there is no such thread. */
+void looker_abandon(void);
+
+/* Hands out what each thread has spent where it was seen last. With threads_lock() held. */
+void looker_settle(uint64_t now_ns);
+
+#endif

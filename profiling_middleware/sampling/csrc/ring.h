@@ -1,0 +1,45 @@
+/* Records on their way from signal handlers and the looking thread (many writers) to whoever drains (one reader). */
+#ifndef PROFILING_RING_H
+#define PROFILING_RING_H
+
+#include "common.h"
+
+enum record_kind {
+    RECORD_CPU = 1, /* the thread used `cpu_ns` and is at this stack */
+    RECORD_LOOK,    /* it was where it was seen last for `waited_ns`, and since then, `seen_ns`, at this stack */
+    RECORD_STAY,    /* it was where it was seen last for `waited_ns` */
+};
+
+struct record {
+    _Atomic uint32_t ready; /* the record's size in bytes once it is whole; 0 before */
+    uint16_t kind;
+    uint16_t depth;
+    uint32_t thread;
+    uint32_t unused;
+    uint64_t time_ns, cpu_ns, waited_ns, seen_ns;
+    uint64_t epoch; /* how many code objects and labels had been freed when the stack was taken */
+    uintptr_t label;
+    /* Then `depth` code addresses, and `depth` offsets of 4 bytes. */
+};
+
+static inline uintptr_t *record_codes(struct record *record) { return (uintptr_t *)(record + 1); }
+static inline int32_t *record_offsets(struct record *record)
+{
+    return (int32_t *)(record_codes(record) + record->depth);
+}
+
+bool ring_init(void);
+/* Forgets everything; nobody may be writing. */
+void ring_reset(void);
+
+/* Room for a record of `depth` frames, its kind and depth set; NULL when there is none. Takes no lock. */
+struct record *ring_reserve(enum record_kind kind, uint32_t depth);
+/* The record is whole: from now on it is the reader's. */
+void ring_commit(struct record *record);
+
+/* The oldest whole record, NULL when there is none; the reader gives it back with ring_release. */
+struct record *ring_peek(void);
+void ring_release(struct record *record);
+bool ring_empty(void);
+
+#endif

@@ -1,0 +1,286 @@
+#include "threads.h"
+#include "kernel.h"
+#include "layout.h"
+
+#include "ring.h"
+
+#include <pthread.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define INDEX_BITS 12 /* MAX_THREADS */
+#define MOST_STATES 65536
+#define UNSEEN_PERIODS 3 /* CPU time that a thread may have used before it was found, and its first sample gets */
+
+static PyInterpreterState *interpreter;
+static struct thread *threads;
+static unsigned used; /* entries that have ever been used */
+static uint32_t next_key = 1;
+static uint64_t known_id;      /* thread states with a smaller id have been looked at */
+static _Atomic uint64_t made;  /* threads_made() when that was */
+static _Atomic bool unfinished;
+static uint64_t period;
+static unsigned unarmed;
+static uint64_t settled;
+static struct newcomer newcomers[MAX_THREADS];
+static unsigned newcomer_count;
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+
+bool threads_init(PyInterpreterState *observed)
+{
+    interpreter = observed;
+    if (threads == NULL) {
+        /* Straight from the kernel: an entry becomes resident when it is used. */
+        void *memory = mmap(NULL, MAX_THREADS * sizeof *threads, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (memory == MAP_FAILED)
+            return false;
+        threads = memory;
+    }
+    return true;
+}
+
+PyInterpreterState *threads_interpreter(void) { return interpreter; }
+void threads_lock(void) { pthread_mutex_lock(&mutex); }
+void threads_unlock(void) { pthread_mutex_unlock(&mutex); }
+bool threads_changed(void)
+{
+    return atomic_load_explicit(&unfinished, memory_order_relaxed) || threads_made(interpreter) != atomic_load(&made);
+}
+
+struct thread *threads_next(struct thread *thread)
+{
+    for (unsigned index = thread ? (unsigned)(thread - threads) + 1 : 0; index < used; index++)
+        if (atomic_load_explicit(&threads[index].live, memory_order_relaxed))
+            return &threads[index];
+    return NULL;
+}
+
+/* -- timers ------------------------------------------------------------------------------------------------------ */
+
+static void disarm(struct thread *thread)
+{
+    if (thread->timer >= 0)
+        kernel_timer_delete(thread->timer);
+    thread->timer = -1;
+}
+
+static void arm(struct thread *thread)
+{
+    if (period == 0 || thread->ours)
+        return;
+    if (thread->timer < 0) {
+        uintptr_t value = ((uintptr_t)thread->key << INDEX_BITS) | (uintptr_t)(thread - threads);
+        thread->timer = kernel_timer_create(thread->tid, thread->tid, value);
+    }
+    /* The first one at a random moment, or all threads that begin together would be sampled together. */
+    uint64_t first = 1 + kernel_random() % period;
+    if (thread->timer < 0 || !kernel_timer_set(thread->timer, first, period))
+        unarmed++;
+}
+
+unsigned threads_set_period(uint64_t period_ns)
+{
+    period = period_ns;
+    unarmed = 0;
+    for (struct thread *thread = NULL; (thread = threads_next(thread)) != NULL;) {
+        if (period == 0)
+            disarm(thread);
+        else
+            arm(thread);
+    }
+    return unarmed;
+}
+
+struct thread *threads_by_signal(uintptr_t value)
+{
+    struct thread *thread = &threads[value & (MAX_THREADS - 1)];
+    bool same = atomic_load_explicit(&thread->live, memory_order_acquire) && thread->key == (uint32_t)(value >> INDEX_BITS);
+    return same ? thread : NULL;
+}
+
+/* -- coming and going -------------------------------------------------------------------------------------------- */
+
+void threads_forget(struct thread *thread)
+{
+    disarm(thread);
+    uint64_t charged = atomic_load(&thread->charged_ns);
+    settled += charged > thread->settled_ns ? charged - thread->settled_ns : 0;
+    if (thread->state_file >= 0)
+        close(thread->state_file);
+    atomic_store_explicit(&thread->live, false, memory_order_release);
+}
+
+void threads_forget_ended(void)
+{
+    for (struct thread *thread = NULL; (thread = threads_next(thread)) != NULL;)
+        if (kernel_thread_cpu(thread->tid) == 0)
+            threads_forget(thread);
+}
+
+unsigned threads_take_new(struct newcomer *into, unsigned room)
+{
+    unsigned count = newcomer_count < room ? newcomer_count : room;
+    memcpy(into, newcomers, count * sizeof *into);
+    newcomer_count -= count;
+    memmove(newcomers, newcomers + count, newcomer_count * sizeof *newcomers);
+    return count;
+}
+
+uint64_t threads_settle(struct thread *thread)
+{
+    uint64_t clock = kernel_thread_cpu(thread->tid);
+    if (clock == 0)
+        return 0;
+    settled += clock - thread->settled_ns;
+    thread->settled_ns = clock;
+    /* The next look measures from its own last one: what is handed out now must not be charged again then. */
+    thread->carried_ns = (int64_t)(thread->clock_ns - clock);
+    uint64_t charged = atomic_exchange(&thread->charged_ns, clock);
+    return clock > charged ? clock - charged : 0;
+}
+
+uint64_t threads_take_settled(void)
+{
+    uint64_t taken = settled;
+    settled = 0;
+    return taken;
+}
+
+void threads_abandon(void)
+{
+    /* Whoever held the lock is not in a forked child. */
+    pthread_mutex_init(&mutex, NULL);
+    for (unsigned index = 0; index < used; index++) {
+        if (atomic_exchange(&threads[index].live, false) && threads[index].state_file >= 0)
+            close(threads[index].state_file);
+    }
+    used = newcomer_count = 0;
+    settled = 0;
+    known_id = 0;
+    period = 0;
+    atomic_store(&made, 0);
+}
+
+void threads_mark_own(pid_t tid)
+{
+    for (struct thread *thread = NULL; (thread = threads_next(thread)) != NULL;)
+        if (thread->tid == tid && !thread->ours) {
+            thread->ours = true;
+            disarm(thread);
+        }
+}
+
+static struct thread *by_tid(pid_t tid)
+{
+    for (struct thread *thread = NULL; (thread = threads_next(thread)) != NULL;)
+        if (thread->tid == tid)
+            return thread;
+    return NULL;
+}
+
+static struct thread *free_entry(void)
+{
+    for (unsigned index = 0; index < used; index++)
+        if (!atomic_load_explicit(&threads[index].live, memory_order_relaxed))
+            return &threads[index];
+    return used < MAX_THREADS ? &threads[used++] : NULL;
+}
+
+/* The copied part of a thread state, if there is one of this interpreter at this address. */
+static bool read_state(uintptr_t address, PyThreadState *copied)
+{
+    return address && kernel_read(address, copied, TSTATE_SIZE) && copied->interp == interpreter;
+}
+
+static void enter(uintptr_t address, const PyThreadState *state, uint64_t clock, uint64_t now)
+{
+    struct thread *thread = free_entry();
+    if (thread == NULL)
+        return;
+    thread->ours = false;
+    thread->key = next_key++;
+    thread->tid = (pid_t)state->native_thread_id;
+    thread->ident = state->thread_id;
+    thread->state = address;
+    thread->state_id = state->id;
+    thread->timer = -1;
+    atomic_store(&thread->charged_ns, 0); /* its first sample gets what it has used before it was found */
+    if (period && clock > UNSEEN_PERIODS * period) {
+        struct record *record = ring_reserve(RECORD_CPU, 1);
+        if (record != NULL) {
+            record_codes(record)[0] = SPECIAL_NOT_SEEN;
+            record->thread = thread->key;
+            record->time_ns = now;
+            record->cpu_ns = clock;
+            ring_commit(record);
+            atomic_store(&thread->charged_ns, clock);
+        }
+    }
+    thread->clock_ns = clock;
+    thread->looked_ns = thread->since_ns = thread->ran_ns = now;
+    thread->carried_ns = 0;
+    thread->seen = false;
+    thread->settled_ns = 0;
+    thread->state_file = -1;
+    if (newcomer_count < MAX_THREADS)
+        newcomers[newcomer_count++] = (struct newcomer){thread->key, thread->tid, thread->ident};
+    atomic_store_explicit(&thread->live, true, memory_order_release);
+    arm(thread);
+}
+
+/* False when the thread is not ready to be observed. */
+static bool inspect(uintptr_t address, const PyThreadState *state, uint64_t now)
+{
+    pid_t tid = (pid_t)state->native_thread_id;
+    uint64_t clock = tid > 0 ? kernel_thread_cpu(tid) : 0;
+    if (clock == 0)
+        return tid > 0; /* without a number it has not begun; with one it has ended already */
+    struct thread *known = by_tid(tid);
+    if (known != NULL && known->state == address && known->state_id == state->id)
+        return true;
+    if (known != NULL) {
+        PyThreadState other;
+        if (read_state(known->state, &other) && other.id == known->state_id && (pid_t)other.native_thread_id == tid)
+            return false; /* made by that thread for one that has not begun: 3.11 gives it the maker's number first */
+        if (known->ident == state->thread_id && clock >= atomic_load(&known->charged_ns)) {
+            /* The same thread, come to Python again (PyGILState_Ensure makes a new state each time). */
+            known->state = address;
+            known->state_id = state->id;
+            return true;
+        }
+        threads_forget(known); /* it has ended, and the system has given its number to a new one */
+    }
+    enter(address, state, clock, now);
+    return true;
+}
+
+void threads_discover(uint64_t now)
+{
+    uint64_t count = threads_made(interpreter), waiting = UINT64_MAX, newest = 0;
+    bool whole = true;
+    PyThreadState state;
+    uintptr_t address = newest_thread(interpreter);
+    /* Newest first, without the lock of the list: each step is read through the kernel and checked, and a list that
+     * changed under the eyes is read again the next time. */
+    for (unsigned steps = 0; address != 0 && steps < MOST_STATES; steps++) {
+        if (!read_state(address, &state)) {
+            whole = false;
+            break;
+        }
+        if (state.id < known_id)
+            break;
+        if (newest == 0)
+            newest = state.id;
+        if (!inspect(address, &state, now) && state.id < waiting)
+            waiting = state.id;
+        address = (uintptr_t)state.next;
+    }
+    if (waiting != UINT64_MAX)
+        known_id = waiting;
+    else if (whole && newest != 0)
+        known_id = newest + 1;
+    atomic_store(&made, count);
+    atomic_store(&unfinished, !whole || waiting != UINT64_MAX);
+}

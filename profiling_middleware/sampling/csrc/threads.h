@@ -1,0 +1,74 @@
+/* The threads of this interpreter that are under observation. */
+#ifndef PROFILING_THREADS_H
+#define PROFILING_THREADS_H
+
+#include "common.h"
+
+#include <sys/types.h>
+
+#define MAX_THREADS 4096
+
+struct thread {
+    _Atomic bool live;
+    bool ours;       /* the profiler's own: counted as its cost, and never sampled */
+    uint32_t key;    /* never used twice */
+    pid_t tid;
+    unsigned long ident;
+    uintptr_t state;
+    uint64_t state_id;
+    int timer; /* -1 when it has none */
+    _Atomic uint64_t charged_ns; /* CPU time that has been handed out; written by its handler, too */
+
+    uint64_t settled_ns; /* its CPU clock when accounts were settled last */
+
+    /* Of whoever looks at it from outside: its CPU clock then, until when its time has been handed out, when it was found
+     * running last, and CPU time that has no stack yet. */
+    uint64_t clock_ns, looked_ns, since_ns, ran_ns;
+    int64_t carried_ns;
+    bool seen;
+    int state_file; /* tells whether it is running; -1 when it is not open */
+
+    struct raw_stack own; /* for its handler: a signal stack may be small */
+};
+
+/* `interpreter` is the one whose threads are meant. */
+bool threads_init(PyInterpreterState *interpreter);
+PyInterpreterState *threads_interpreter(void);
+
+/* All that follows is for one caller at a time: with threads_lock(). Handlers only use threads_by_signal(). */
+void threads_lock(void);
+void threads_unlock(void);
+
+/* Finds threads that have come since the last time; each gets its timer if sampling is on. True when there may be more. */
+void threads_discover(uint64_t now_ns);
+/* Whether threads have come since, or were not ready to be observed. Safe in a handler. */
+bool threads_changed(void);
+/* Forgets those that have ended. */
+void threads_forget_ended(void);
+void threads_forget(struct thread *thread);
+/* Forgets all, without touching timers: in a forked child they do not exist. */
+void threads_abandon(void);
+/* The next one after `thread` that lives, the first one for NULL, NULL at the end. */
+struct thread *threads_next(struct thread *thread);
+/* Settles its account: returns what of its CPU time has not been handed out, 0 when it has ended. */
+uint64_t threads_settle(struct thread *thread);
+/* CPU time of all threads that are or were known, from one settling to the next; begins anew with each call. */
+uint64_t threads_take_settled(void);
+/* Marks the calling thread as the profiler's own. */
+void threads_mark_own(pid_t tid);
+
+/* Who has come since the last call, at most `room` of them; returns how many were written. */
+struct newcomer {
+    uint32_t key;
+    pid_t tid;
+    unsigned long ident;
+};
+unsigned threads_take_new(struct newcomer *into, unsigned room);
+
+/* Timers: each thread gets one that fires after `period_ns` of its CPU time; 0 ends all of them. Returns how many could not
+ * have one. */
+unsigned threads_set_period(uint64_t period_ns);
+/* What a timer's signal carries, and whose it is; NULL for a thread that is no longer the one it was armed for. */
+struct thread *threads_by_signal(uintptr_t value);
+
+#endif

@@ -1,0 +1,43 @@
+"""What threads and modules are called."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+from profiling_middleware.sampling.clocks import native_thread_name
+
+
+def thread_name(ident: int, native_id: int) -> str:
+    """Python's name of a thread, or the system's for one that `threading` does not know."""
+    known = getattr(threading, "_active", {}).get(ident)
+    return known.name if known is not None else native_thread_name(native_id)
+
+
+class ModuleNames:
+    """Which module a source file belongs to."""
+
+    def __init__(self) -> None:
+        self._by_file: dict[str, str] = {}
+        self._modules = 0
+
+    def of(self, file: str) -> str:
+        """The module's name; empty for code that was compiled from no module's file."""
+        if file.startswith("<frozen ") and file.endswith(">"):
+            return file[len("<frozen ") : -1]
+        name = self._by_file.get(file)
+        if name is None and len(sys.modules) != self._modules:
+            self._learn()
+            name = self._by_file.get(file)
+        return name or ""
+
+    def _learn(self) -> None:
+        # A copy: another thread may import meanwhile.
+        modules = list(sys.modules.items())
+        self._modules = len(modules)
+        for name, module in modules:
+            file = getattr(module, "__file__", None)
+            if isinstance(file, str):
+                # `python -m package.module` has it twice; what imports it says is better than __main__.
+                if name != "__main__" or file not in self._by_file:
+                    self._by_file[file] = name

@@ -1,0 +1,257 @@
+"""The native engine: CPU time from timers on the threads' own CPU clocks, waits from a look without the GIL.
+
+`_native.c` takes the stacks; here they get their names, become samples, and the cost of it all is kept within its bound.
+Where SIGPROF is not to be had the same code polls: a thread without the GIL looks at whoever has run.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from profiling_middleware.model import Frame, Sample, Stack, Thread
+from profiling_middleware.sampling import _native
+from profiling_middleware.sampling.clocks import OwnCpu
+from profiling_middleware.sampling.engine import EngineReport, Listener
+from profiling_middleware.sampling.governor import Governor
+from profiling_middleware.sampling.names import ModuleNames, thread_name
+from profiling_middleware.sampling.natives import NativeThreads
+from profiling_middleware.sampling.stacks import TRUNCATED
+
+# What a handler has noted is fetched so often; long before the ring is full, seldom enough to cost nothing.
+_DRAIN_SECONDS = 0.25
+_DRAIN_SECONDS_AT_REST = 0.5
+# Waits are looked at less often than work: who waits does not run away.
+_WAIT_LOOKS_A_SECOND = 20
+_FORGET_SECONDS = 2.0
+_SLACK_NS = 200_000
+
+_NO_STACK = -1
+_SPECIAL = {
+    1: TRUNCATED,
+    2: Frame("<thread without Python>", "", 0, 0),
+    3: Frame("<another interpreter>", "", 0, 0),
+    4: Frame("<not seen yet>", "", 0, 0),
+}
+
+
+def _stack(text: str) -> Stack:
+    return Stack((Frame(text, "", 0, 0),))
+
+
+class NativeEngine:
+    """Samples without the GIL. See `sampling.engine.Engine` for the methods; there is one at a time in a process."""
+
+    def __init__(self, *, rate: int, max_overhead: float, signals: bool) -> None:
+        """With `signals` CPU time comes from SIGPROF while nobody else has it, else from polling."""
+        self.rate = rate
+        self._wants_signals = self._has_signal = signals
+        self._listeners: list[Listener] = []
+        self._governor = Governor(max_overhead)
+        self._modules = ModuleNames()
+        self._natives = NativeThreads()
+        self._own = OwnCpu()
+        self._frames: list[Frame] = []
+        self._stacks: list[Stack] = []
+        self._threads: dict[int, Thread] = {}
+        self._at: dict[int, Stack] = {}
+        self._worked_at: dict[int, Stack] = {}
+        self._unarmed = 0
+        self._not_placed_ns = 0
+        self._forgot = 0.0
+        self._process_ns = self._own_given_ns = self._looker_ns = 0
+        self._own_stack = _stack("<profiling_middleware sampling>")
+        self._ended_stack = _stack("<thread ended between two looks>")
+        self._native_stack = Stack((_SPECIAL[2],))
+        self._unsampled_stack = _stack("<not sampled>")
+        self._unread_stack = _stack("<stack changed while it was read>")
+        self._ended = Thread("ended threads", 0)
+
+    @property
+    def name(self) -> str:
+        return "native" if self._has_signal else "polling"
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What this engine cannot know here, for the profile's comments."""
+        limits = []
+        if self._wants_signals and not self._has_signal:
+            limits.append("SIGPROF belongs to somebody else in this process: stacks were polled instead")
+        if self._unarmed:
+            limits.append(f"{self._unarmed} threads got no timer (RLIMIT_SIGPENDING): they were not sampled")
+        if not self._has_signal and _native.counts()[7]:
+            limits.append("/proc/self/task/TID/syscall cannot be read here: work and waits are told apart by clocks only")
+        return tuple(limits)
+
+    def attach(self, listener: Listener) -> None:
+        if self._listeners:
+            self._cut()
+        else:
+            self._begin()
+        self._listeners.append(listener)
+        self._adjust()
+
+    def detach(self, listener: Listener) -> None:
+        if listener not in self._listeners:
+            return
+        self._cut()
+        self._listeners.remove(listener)
+        if self._listeners:
+            self._adjust()
+        else:
+            self.close()
+
+    def look(self) -> float:
+        samples = self._drain()
+        self._deliver(samples)
+        if self._has_signal and not _native.owns_signal():
+            self._step_back()
+        now = time.monotonic()
+        if now - self._forgot > _FORGET_SECONDS:
+            self._forgot = now
+            _native.forget_ended()
+        if self._governor.changes(now, self._cost_ns()):
+            self._adjust()
+        return _DRAIN_SECONDS if samples else _DRAIN_SECONDS_AT_REST
+
+    def report(self) -> EngineReport:
+        samples, looks, _, _, lost, dropped, clears, _ = _native.counts()
+        return EngineReport(
+            looks=samples + looks,
+            cpu_ns=self._cost_ns(),
+            lost_stacks=lost + dropped,
+            not_placed_ns=self._not_placed_ns,
+            table_clears=clears,
+        )
+
+    def close(self) -> None:
+        # Timers first: a signal that nobody expects any more would kill the process.
+        _native.set_period(0)
+        _native.stop_looking()
+        if self._has_signal:
+            _native.uninstall()
+        self._listeners.clear()
+        self._threads.clear()
+        self._at.clear()
+        self._worked_at.clear()
+
+    # -- beginning, end, and change -----------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        self._has_signal = self._wants_signals and _native.install()
+        _native.discover(threading.get_native_id())
+        _native.settle()
+        _native.drain()
+        self._governor.begin(time.monotonic(), self._cost_ns())
+        self._natives.take(self._known_native_ids(()))
+        self._process_ns = time.process_time_ns()
+        self._own_given_ns = self._own.total_ns()
+        self._looker_ns = _native.counts()[3]
+
+    def _adjust(self) -> None:
+        """Sets the timers and the looks as the listeners and the governor want them."""
+        stretch = self._governor.stretch
+        waits = any(listener.wants_waits for listener in self._listeners)
+        if self._has_signal:
+            looks = _WAIT_LOOKS_A_SECOND if waits else 0
+            self._unarmed = _native.set_period(int(1e9 * stretch / self.rate))
+        else:
+            looks = self.rate
+        interval = int(1e9 * stretch / looks) if looks else 0
+        _native.look(interval, not self._has_signal, self._has_signal)
+
+    def _step_back(self) -> None:
+        """Somebody has taken SIGPROF: the timers would call their handler."""
+        _native.set_period(0)
+        _native.stop_looking()
+        _native.uninstall()
+        self._has_signal = False
+        self._adjust()
+
+    def _cost_ns(self) -> int:
+        _, _, handlers_ns, looker_ns, _, _, _, _ = _native.counts()
+        return self._own.total_ns() + handlers_ns + looker_ns
+
+    # -- samples ------------------------------------------------------------------------------------------------
+
+    def _drain(self) -> list[Sample]:
+        raw, stacks, frames, begins_anew = _native.drain()
+        if begins_anew:
+            self._frames.clear()
+            self._stacks.clear()
+        self._frames.extend(self._frame(*frame) for frame in frames)
+        known = self._frames
+        self._stacks.extend(Stack(tuple(known[number] for number in numbers)) for numbers in stacks)
+        for key, ident, native_id in _native.new_threads():
+            self._threads[key] = Thread(thread_name(ident, native_id), native_id)
+        samples: list[Sample] = []
+        for sample in raw:
+            self._take(samples, *sample)
+        return samples
+
+    def _take(
+        self, samples: list[Sample], when: int, key: int, number: int, cpu: int, waited: int, seen: int, _: object
+    ) -> None:
+        thread = self._threads.get(key, self._ended)
+        if waited:
+            samples.append(Sample(when - seen, thread, self._at.get(key, self._unread_stack), 0, waited))
+        if not cpu and not seen:
+            return
+        if number == _NO_STACK:
+            stack = self._unread_stack
+            self._not_placed_ns += cpu
+        else:
+            stack = self._stacks[number]
+        if seen:
+            self._at[key] = stack
+        if cpu:
+            self._worked_at[key] = stack
+        samples.append(Sample(when, thread, stack, cpu, seen))
+
+    def _frame(self, function: str | int, file: str | None, line: int, start_line: int) -> Frame:
+        if file is None or isinstance(function, int):
+            return _SPECIAL[int(function)]
+        module = self._modules.of(file)
+        return Frame(f"{module}.{function}" if module else function, file, line, start_line)
+
+    # -- listeners ----------------------------------------------------------------------------------------------
+
+    def _cut(self) -> None:
+        """Hands out all that is pending, so that a capture beginning or ending now gets its own part only."""
+        rests, settled_ns = _native.settle()
+        samples = self._drain()
+        now = time.monotonic_ns()
+        for key, _, rest, ours in rests:
+            if rest and not ours:
+                # Less than one sample is left, and it is as likely where the thread worked last as anywhere.
+                stack = self._worked_at.get(key, self._unsampled_stack)
+                if stack is self._unsampled_stack:
+                    self._not_placed_ns += rest
+                samples.append(Sample(now, self._threads.get(key, self._ended), stack, rest, 0))
+        samples += self._without_python(now, settled_ns, {native_id for _, native_id, _, _ in rests})
+        self._deliver(samples)
+
+    def _without_python(self, now: int, settled_ns: int, known: set[int]) -> list[Sample]:
+        """What threads without Python have used, those that ended unseen, and this engine itself."""
+        own, looker = self._own.total_ns(), _native.counts()[3]
+        mine = Thread(threading.current_thread().name, threading.get_native_id())
+        spent_by_engine = own - self._own_given_ns + looker - self._looker_ns
+        samples = [Sample(now, mine, self._own_stack, spent_by_engine, 0)]
+        process = time.process_time_ns()
+        unseen = process - self._process_ns - settled_ns - (looker - self._looker_ns)
+        self._process_ns, self._own_given_ns, self._looker_ns = process, own, looker
+        for thread, spent in self._natives.take(self._known_native_ids(known)):
+            samples.append(Sample(now, thread, self._native_stack, spent, 0))
+            unseen -= spent
+        if unseen > _SLACK_NS:
+            self._not_placed_ns += unseen
+            samples.append(Sample(now, self._ended, self._ended_stack, unseen, 0))
+        return samples
+
+    def _known_native_ids(self, known: set[int] | tuple[()]) -> set[int]:
+        return {*known, *(thread.native_id for thread in self._threads.values()), _native.looker_id()}
+
+    def _deliver(self, samples: list[Sample]) -> None:
+        if samples:
+            for listener in self._listeners:
+                listener.receive(samples)

@@ -1,0 +1,31 @@
+"""Threads that have no Python: they are never sampled, but their CPU time is known and not lost."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+from profiling_middleware.model import Thread
+from profiling_middleware.sampling.clocks import ThreadClocks, native_thread_ids, native_thread_name
+
+
+class NativeThreads:
+    """The process's threads besides those of Python, from one `take()` to the next."""
+
+    def __init__(self) -> None:
+        self._used: dict[int, tuple[Thread, int]] = {}
+
+    def take(self, others: Container[int]) -> list[tuple[Thread, int]]:
+        """The CPU time (ns) each has used since the last time; `others` are the native ids of those that have Python."""
+        before, self._used = self._used, {}
+        spent = []
+        for native_id in native_thread_ids():
+            cpu = None if native_id in others else ThreadClocks.cpu_ns(native_id)
+            if cpu is None:
+                continue
+            known = before.get(native_id)
+            if known is None or cpu < known[1]:
+                known = Thread(native_thread_name(native_id), native_id), 0
+            self._used[native_id] = known[0], cpu
+            if cpu > known[1]:
+                spent.append((known[0], cpu - known[1]))
+        return spent

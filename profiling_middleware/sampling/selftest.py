@@ -1,0 +1,100 @@
+"""Whether the native engine understands the interpreter it runs in: it is asked for stacks that are known.
+
+What a wrong layout would give is no crash, because memory is read through the kernel, but wrong names.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from types import CodeType, FrameType, ModuleType
+
+from profiling_middleware.sampling.stacks import MAX_DEPTH
+
+_DEEP = 60
+
+
+def why_not_native(native: ModuleType) -> str | None:
+    """None when `native` sees all stacks of known shape as they are, else what it does not see."""
+    shapes: list[tuple[str, Callable[[Callable[[], bool]], bool]]] = [
+        ("a plain call", lambda look: look()),
+        ("a generator", lambda look: next(_generator(look))),
+        ("a coroutine", _coroutine),
+        ("Python called from C", lambda look: max((None,), key=lambda _: _kept(look)) is None and _answers.pop()),
+        ("a deep stack", lambda look: _deep(look, _DEEP)),
+        ("a stack that is too deep", lambda look: _deep(look, MAX_DEPTH + 10)),
+    ]
+    for name, shape in shapes:
+        if not shape(lambda: _is_seen(native)):
+            return f"{name} is not seen as it is on {sys.implementation.name} {sys.version.split()[0]}"
+    return None if contextvars.Context().run(_labels_are_seen, native) else "labels are not seen in contexts"
+
+
+_answers: list[bool] = []
+
+
+def _kept(look: Callable[[], bool]) -> int:
+    _answers.append(look())
+    return 0
+
+
+def _generator(look: Callable[[], bool]) -> Iterator[bool]:
+    yield look()
+
+
+def _coroutine(look: Callable[[], bool]) -> bool:
+    async def inner() -> bool:
+        return look()
+
+    async def outer() -> bool:
+        return await inner()
+
+    return _run(outer())
+
+
+def _run(coroutine: Coroutine[object, None, bool]) -> bool:
+    try:
+        coroutine.send(None)
+    except StopIteration as stopped:
+        return bool(stopped.value)
+    return False
+
+
+def _deep(look: Callable[[], bool], depth: int) -> bool:
+    return _deep(look, depth - 1) if depth else look()
+
+
+def _is_seen(native: ModuleType) -> bool:
+    frame = sys._getframe()
+    real = _real(frame)
+    # One line: the place at which each looks is part of the stack.
+    inside, outside, real[0] = native.own_stack(), native.own_stack_from_outside(), (frame.f_code, frame.f_lineno)
+    return bool(_same(inside, real)) and bool(_same(outside, real))
+
+
+def _real(frame: FrameType) -> list[tuple[CodeType | int, int]]:
+    stack: list[tuple[CodeType | int, int]] = []
+    below: FrameType | None = frame
+    while below is not None:
+        stack.append((below.f_code, below.f_lineno))
+        below = below.f_back
+    return stack
+
+
+def _same(seen: list[tuple[CodeType | int, int]] | None, real: list[tuple[CodeType | int, int]]) -> bool:
+    if seen is None:
+        return False
+    if len(real) > MAX_DEPTH:
+        return len(seen) == MAX_DEPTH + 1 and seen[:-1] == real[:MAX_DEPTH] and isinstance(seen[-1][0], int)
+    return seen == real
+
+
+def _labels_are_seen(native: ModuleType) -> bool:
+    variable = contextvars.ContextVar[object]("profiling_middleware.selftest")
+    native.watch(variable)
+    before = native.own_label()
+    variable.set(native.Label("seen"))
+    return before is None and native.own_label() == "seen"
+
+
