@@ -39,19 +39,6 @@ class Thread:
         self.native_id = native_id
 
 
-class Sample(NamedTuple):
-    """What an engine saw of one thread between two looks."""
-
-    time_ns: int
-    """When, on the monotonic clock: the end of the time that the sample covers."""
-    thread: Thread
-    stack: Stack
-    cpu_ns: int
-    """CPU time the thread spent on this stack; 0 for a wait."""
-    wall_ns: int
-    """Time that passed meanwhile; 0 where only CPU time is being put in its place."""
-
-
 class ValueType(NamedTuple):
     type: str
     unit: str
@@ -63,6 +50,21 @@ class Label(NamedTuple):
     key: str
     value: str | int
     unit: str = ""
+
+
+class Sample(NamedTuple):
+    """What an engine saw of one thread between two looks."""
+
+    time_ns: int
+    """When, on the monotonic clock: the end of the time that the sample covers."""
+    thread: Thread
+    stack: Stack
+    cpu_ns: int
+    """CPU time the thread spent on this stack; 0 for a wait."""
+    wall_ns: int
+    """Time that passed meanwhile; 0 where only CPU time is being put in its place."""
+    labels: tuple[Label, ...] = ()
+    """Whom it was done for, where that is known."""
 
 
 class ProfileSample(NamedTuple):

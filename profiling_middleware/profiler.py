@@ -13,11 +13,12 @@ from typing import Self
 from profiling_middleware.captures import CAPTURES
 from profiling_middleware.config import DEFAULT_SERVICE_NAME, Settings
 from profiling_middleware.keys import new_instance_id
+from profiling_middleware.labels import LabelMaker
 from profiling_middleware.model import Artifact
 from profiling_middleware.pipeline import Pipeline, Request
 from profiling_middleware.process import THIS_PROCESS
 from profiling_middleware.recording import Recorder, Recording
-from profiling_middleware.sampling import check_engine, make_engine
+from profiling_middleware.sampling import check_engine, make_engine, make_label_maker, why_not_native
 from profiling_middleware.schedule import Schedule
 from profiling_middleware.stores import make_store
 from profiling_middleware.timer import TimerThread
@@ -63,6 +64,8 @@ class Profiler:
         check_engine(self.settings)  # a named engine that is missing fails at start-up
         self._logger = self.settings.logger
         self._started = False
+        self.label_maker: LabelMaker | None = None
+        """What requests are labelled with while windows are captured; None where the engine cannot read labels."""
         self._lock = threading.RLock()
         self._build()
 
@@ -95,6 +98,7 @@ class Profiler:
                 return
             self._started = True
             if self.settings.enabled:
+                self.label_maker = make_label_maker(self.settings)
                 self._log_start()
                 self._pipeline.keep_thread()
                 if self._uploads is not None:
@@ -188,6 +192,7 @@ class Profiler:
     def before_fork(self) -> None:
         """Lets own threads end, within a bound: a child of one thread is what fork is safe with."""
         self._timer.pause(_FORK_SECONDS)
+        self._recorder.pause()
         self._pipeline.pause(_FORK_SECONDS)
         if self._uploads is not None:
             self._uploads.pause(_FORK_SECONDS)
@@ -197,6 +202,7 @@ class Profiler:
         if self._uploads is not None:
             self._uploads.resume()
         self._pipeline.resume()
+        self._recorder.resume()
         self._timer.resume()
 
     def after_fork_in_child(self) -> None:
@@ -278,6 +284,9 @@ class Profiler:
             self._instance,
             self._uploads.store.place if self._uploads is not None else "nowhere",
         )
+        reason = why_not_native()
+        if reason is not None and settings.engine == "auto":
+            self._logger.warning("profiling: the portable engine is used, which is less exact: %s", reason)
         missing = [kind for kind in settings.types if kind not in CAPTURES]
         if missing:
             self._logger.warning("profiling: %s: not part of this version, left out", ", ".join(missing))

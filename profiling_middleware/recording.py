@@ -139,6 +139,18 @@ class Recorder:
         """Runs `action` on the timer's thread."""
         self._timer.call_soon(action)
 
+    def pause(self) -> None:
+        """Before a fork; see `Engine.pause`."""
+        engine = self._engine
+        if engine is not None:
+            engine.pause()
+
+    def resume(self) -> None:
+        """After a fork, in the parent."""
+        engine = self._engine
+        if engine is not None:
+            engine.resume()
+
     def close(self) -> None:
         """Lets go of what the engine holds open. On the timer's thread, or in a forked child."""
         engine, self._engine = self._engine, None

@@ -27,6 +27,8 @@ _VERSION = metadata.version("profiling-middleware")
 _MAX_STACKS = 20_000
 _OTHER_STACKS = Stack((Frame("<other stacks>", "", 0, 0),))
 
+_Key = tuple[Thread, Stack, tuple[Label, ...]]
+
 
 class StackSums:
     """Adds up one of a sample's times per thread and stack; what exceeds the bound is summed in one visible frame."""
@@ -37,7 +39,7 @@ class StackSums:
         self.wants_waits = field == Sample._fields.index("wall_ns")
         self._period_ns = period_ns
         self._limit = limit
-        self._sums: dict[tuple[Thread, Stack], list[int]] = {}
+        self._sums: dict[_Key, list[int]] = {}
         self.overflowed = 0
 
     def receive(self, samples: Sequence[Sample]) -> None:
@@ -46,7 +48,7 @@ class StackSums:
             value = sample[field]
             if not isinstance(value, int) or value <= 0:
                 continue
-            key = (sample.thread, sample.stack)
+            key = (sample.thread, sample.stack, sample.labels)
             entry = sums.get(key)
             if entry is None:
                 entry = self._new_entry(key)
@@ -54,19 +56,19 @@ class StackSums:
             entry[1] += value
 
     def samples(self) -> list[ProfileSample]:
-        """One sample a thread and stack: (count, nanoseconds)."""
+        """One sample a thread, stack and labels: (count, nanoseconds)."""
         labels: dict[Thread, tuple[Label, ...]] = {}
         result = []
-        for (thread, stack), (count, value) in self._sums.items():
+        for (thread, stack, work), (count, value) in self._sums.items():
             if thread not in labels:
                 labels[thread] = (Label("thread", thread.name), Label("thread_id", thread.native_id, "id"))
-            result.append(ProfileSample(stack, labels[thread], (count, value)))
+            result.append(ProfileSample(stack, labels[thread] + work, (count, value)))
         return result
 
-    def _new_entry(self, key: tuple[Thread, Stack]) -> list[int]:
+    def _new_entry(self, key: _Key) -> list[int]:
         if len(self._sums) >= self._limit:
             self.overflowed += 1
-            key = (key[0], _OTHER_STACKS)
+            key = (key[0], _OTHER_STACKS, key[2])
         return self._sums.setdefault(key, [0, 0])
 
 

@@ -9,8 +9,10 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from profiling_middleware.config import Settings, SettingsError
+from profiling_middleware.labels import begin_work, end_work
 from profiling_middleware.middleware.messages import PREFIX, AdminRequest, AdminResponse, is_admin_path
 from profiling_middleware.middleware.service import ProfilerService
+from profiling_middleware.middleware.work import AsgiWork
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -39,7 +41,8 @@ class ProfilingMiddleware:
         except (SettingsError, RuntimeError) as error:
             self._refused = error
             self._service = ProfilerService(Settings())
-        self._look_for = self._what_to_look_for(started=False)
+        self._started = False
+        self._look_for = self._what_to_look_for()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -55,21 +58,35 @@ class ProfilingMiddleware:
             await self.app(scope, receive, _LifespanSend(self, send))
         else:
             self._start()
-            if scope["type"] == "http" and is_admin_path(_route_path(scope)):
+            if scope["type"] == "http" and PREFIX in scope["path"] and is_admin_path(_route_path(scope)):
                 await self._answer(scope, receive, send)
             else:
-                await self.app(scope, receive, send)
+                await self._serve(scope, receive, send)
 
-    def _what_to_look_for(self, *, started: bool) -> str:
-        # One comparison is all that a request pays. While there is something to do before the first one may pass, it
-        # is looked for what every path contains.
-        idle = started or not (self._service.settings.enabled or self._refused)
-        return PREFIX if idle else ""
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves a request whose samples are labelled, if they can be."""
+        make = self._service.label_maker
+        if make is None:
+            await self.app(scope, receive, send)
+            return
+        work = AsgiWork(self._service.endpoints, scope)
+        token = begin_work(make, work)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            end_work(token)
+            work.end()
+
+    def _what_to_look_for(self) -> str:
+        # With profiling off one comparison is all that a request pays. Otherwise, or while there is something to do
+        # before the first one may pass, it is looked for what every path contains.
+        return "" if self._service.settings.enabled or (self._refused and not self._started) else PREFIX
 
     def _start(self) -> None:
         """Begins periodic profiling: at the end of the lifespan's start-up, else at the first request."""
-        if not self._look_for:
-            self._look_for = self._what_to_look_for(started=True)
+        if not self._started:
+            self._started = True
+            self._look_for = self._what_to_look_for()
             if self._refused is not None:
                 self._service.settings.logger.error("profiling: stays off: %s", self._refused)
             else:
@@ -77,7 +94,8 @@ class ProfilingMiddleware:
 
     async def _stop(self) -> None:
         await _in_thread(self._service.stop)
-        self._look_for = self._what_to_look_for(started=False)
+        self._started = False
+        self._look_for = self._what_to_look_for()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._service.loaded:

@@ -6,6 +6,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from profiling_middleware.config import Settings
+from profiling_middleware.labels import LabelMaker
+from profiling_middleware.middleware.work import Endpoints
 from profiling_middleware.process import THIS_PROCESS
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ class ProfilerService:
         self._admin: Admin | None = None
         self._starter: threading.Thread | None = None
         self._stopping = threading.Event()
+        self.label_maker: LabelMaker | None = None
+        """Set while requests are to be labelled: profiling is on, and its engine can read labels."""
+        self.endpoints = Endpoints()
         if settings.enabled:
             THIS_PROCESS.claim(self)
             THIS_PROCESS.notice_sigterm()
@@ -73,7 +78,9 @@ class ProfilerService:
         if self._stopping.wait(_SETTLE_SECONDS):
             return
         try:
-            self.profiler().start()
+            profiler = self.profiler()
+            profiler.start()
+            self.label_maker = profiler.label_maker
         except Exception:
             self.settings.logger.exception("profiling: not started; the service is not affected")
 
@@ -85,6 +92,7 @@ class ProfilerService:
                 self._starter.join(_LOAD_SECONDS)
                 self._starter = None
                 self._stopping.clear()
+            self.label_maker = None
             if self._profiler is not None:
                 self._profiler.stop()
             THIS_PROCESS.renounce()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextvars import Token
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from profiling_middleware.config import Settings
+from profiling_middleware.labels import LabelMaker, begin_work, end_work
 from profiling_middleware.middleware.messages import PREFIX, AdminRequest, AdminResponse, is_admin_path
 from profiling_middleware.middleware.service import ProfilerService
+from profiling_middleware.middleware.work import WsgiWork
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -38,7 +42,7 @@ class WSGIProfilingMiddleware:
         """
         self.app = app
         self._service = ProfilerService(Settings.from_env() if settings is None else settings)
-        # One comparison is all that a request pays; before the first one, it is for what every path contains.
+        # With profiling off one comparison is all that a request pays; else it is for what every path contains.
         self._look_for = "" if self._service.settings.enabled else PREFIX
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -48,12 +52,29 @@ class WSGIProfilingMiddleware:
             passes = self._look_for == PREFIX
         if passes:
             return self.app(environ, start_response)
-        if self._look_for != PREFIX:
-            self._look_for = PREFIX
+        if self._service.settings.enabled:
             self._service.start()
         if is_admin_path(environ.get("PATH_INFO", "")):
             return self._answer(environ, start_response)
-        return self.app(environ, start_response)
+        make = self._service.label_maker
+        if make is None:
+            return self.app(environ, start_response)
+        return self._serve(make, environ, start_response)
+
+    def _serve(self, make: LabelMaker, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serves a request whose samples are labelled, its body too where that is made bit by bit."""
+        work = WsgiWork(self._service.endpoints, environ)
+        token = begin_work(make, work)
+        try:
+            body = self.app(environ, start_response)
+        except BaseException:
+            _end(token, work)
+            raise
+        wrapper = environ.get("wsgi.file_wrapper")
+        if isinstance(body, list | tuple) or (isinstance(wrapper, type) and isinstance(body, wrapper)):
+            _end(token, work)
+            return body
+        return _LabelledBody(body, token, work)
 
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         answer = self._service.admin().answer(_request(environ))
@@ -63,6 +84,31 @@ class WSGIProfilingMiddleware:
             response = AdminResponse(499, b"")
         start_response(_status_line(response.status), response.all_headers())
         return [response.body]
+
+
+class _LabelledBody:
+    """A body that is still being made while the server sends it; closing it ends the request's work."""
+
+    def __init__(self, body: Iterable[bytes], token: Token[object], work: WsgiWork) -> None:
+        self._body, self._token, self._work = body, token, work
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._body)
+
+    def close(self) -> None:
+        try:
+            close = getattr(self._body, "close", None)
+            if close is not None:
+                close()
+        finally:
+            _end(self._token, self._work)
+
+
+def _end(token: Token[object], work: WsgiWork) -> None:
+    # A server may close a body in another context than it began it in: then there is nothing to undo here.
+    with contextlib.suppress(ValueError):
+        end_work(token)
+    work.end()
 
 
 def _status_line(status: int) -> str:

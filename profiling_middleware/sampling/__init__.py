@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+
 from profiling_middleware.config import Settings, SettingsError
+from profiling_middleware.labels import CURRENT, LabelMaker
 from profiling_middleware.process import THIS_PROCESS
 from profiling_middleware.sampling.engine import Engine
 from profiling_middleware.sampling.python import PythonEngine
@@ -10,16 +13,28 @@ from profiling_middleware.sampling.python import PythonEngine
 
 def check_engine(settings: Settings) -> None:
     """Raises SettingsError when the engine PROFILE_ENGINE names is not to be had."""
-    if settings.engine in ("native", "polling"):
-        reason = why_not_native()
-        if reason is not None:
-            raise SettingsError(
-                "engine", settings.engine, f"is not to be had here ({reason}): use python, or auto for the best there is"
-            )
+    if settings.engine not in ("native", "polling"):
+        return
+    reason = why_not_native()
+    if reason is not None:
+        remedy = f"is not to be had here ({reason}): use python, or auto for the best there is"
+        raise SettingsError("engine", settings.engine, remedy)
+    if settings.engine == "native" and not _signal_is_free():
+        remedy = (
+            "needs SIGPROF, and somebody else handles it in this process: use polling, or auto for the best there is"
+        )
+        raise SettingsError("engine", settings.engine, remedy)
 
 
+def _signal_is_free() -> bool:
+    from profiling_middleware.sampling import _native
+
+    return _native.could_install()
+
+
+@functools.cache
 def why_not_native() -> str | None:
-    """Why there is no native engine here, None when there is."""
+    """Why there is no native engine here, None when there is. Found out once: it takes stacks of known shape."""
     try:
         with THIS_PROCESS.imports.underway():
             from profiling_middleware.sampling import _native
@@ -28,6 +43,16 @@ def why_not_native() -> str | None:
     from profiling_middleware.sampling.selftest import why_not_native as failed_test
 
     return failed_test(_native)
+
+
+def make_label_maker(settings: Settings) -> LabelMaker | None:
+    """What makes labels that the engine of these settings can read; None when it can read none."""
+    if settings.engine == "python" or why_not_native() is not None:
+        return None
+    from profiling_middleware.sampling import _native
+
+    _native.watch(CURRENT)
+    return _native.Label
 
 
 def make_engine(settings: Settings) -> Engine:

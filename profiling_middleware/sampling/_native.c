@@ -14,6 +14,8 @@
 #include "csrc/threads.h"
 #include "csrc/walk.h"
 
+#include <pthread.h>
+
 /* The looking thread may hold the lock for milliseconds: nobody waits for it with the GIL. */
 static void lock_threads(void)
 {
@@ -39,6 +41,12 @@ static PyObject *owns_signal(PyObject *self, PyObject *unused)
 {
     (void)self, (void)unused;
     return PyBool_FromLong(sampler_owns_signal());
+}
+
+static PyObject *could_install(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    return PyBool_FromLong(sampler_could_install());
 }
 
 static PyObject *discover(PyObject *self, PyObject *own)
@@ -93,6 +101,24 @@ static PyObject *stop_looking(PyObject *self, PyObject *unused)
     (void)self, (void)unused;
     Py_BEGIN_ALLOW_THREADS
     looker_stop();
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+static PyObject *pause_looking(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    Py_BEGIN_ALLOW_THREADS
+    looker_pause();
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+static PyObject *resume_looking(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    Py_BEGIN_ALLOW_THREADS
+    looker_resume();
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
@@ -188,17 +214,6 @@ static PyObject *watch(PyObject *self, PyObject *variable)
     Py_RETURN_NONE;
 }
 
-static PyObject *abandon(PyObject *self, PyObject *unused)
-{
-    (void)self, (void)unused;
-    sampler_abandon();
-    looker_abandon();
-    threads_abandon();
-    ring_reset();
-    drain_abandon();
-    Py_RETURN_NONE;
-}
-
 /* -- for the self-test --------------------------------------------------------------------------------------------- */
 
 static PyObject *names_of(const struct raw_stack *stack)
@@ -254,10 +269,13 @@ static PyMethodDef methods[] = {
     {"install", install, METH_NOARGS, NULL},
     {"uninstall", uninstall, METH_NOARGS, NULL},
     {"owns_signal", owns_signal, METH_NOARGS, NULL},
+    {"could_install", could_install, METH_NOARGS, NULL},
     {"discover", discover, METH_O, NULL},
     {"set_period", set_period, METH_O, NULL},
     {"look", look, METH_VARARGS, NULL},
     {"stop_looking", stop_looking, METH_NOARGS, NULL},
+    {"pause_looking", pause_looking, METH_NOARGS, NULL},
+    {"resume_looking", resume_looking, METH_NOARGS, NULL},
     {"looker_id", looker_id, METH_NOARGS, NULL},
     {"forget_ended", forget_ended, METH_NOARGS, NULL},
     {"settle", settle, METH_NOARGS, NULL},
@@ -265,7 +283,6 @@ static PyMethodDef methods[] = {
     {"drain", drain, METH_NOARGS, NULL},
     {"counts", counts, METH_NOARGS, NULL},
     {"watch", watch, METH_O, NULL},
-    {"abandon", abandon, METH_NOARGS, NULL},
     {"own_stack", own_stack, METH_NOARGS, NULL},
     {"own_stack_from_outside", own_stack_from_outside, METH_NOARGS, NULL},
     {"own_label", own_label, METH_NOARGS, NULL},
@@ -279,6 +296,15 @@ static struct PyModuleDef definition = {
     .m_size = -1, /* one a process: signals are the process's, too */
     .m_methods = methods,
 };
+
+/* In a child made by a fork that Python knows nothing of, too: no timer and no thread of ours exists there. */
+static void in_child(void)
+{
+    sampler_abandon();
+    looker_abandon();
+    threads_abandon();
+    ring_abandon();
+}
 
 static bool prepare(void)
 {
@@ -295,6 +321,12 @@ static bool prepare(void)
         PyErr_NoMemory();
         return false;
     }
+    static bool hooked;
+    if (!hooked && pthread_atfork(NULL, NULL, in_child) != 0) {
+        PyErr_NoMemory();
+        return false;
+    }
+    hooked = true;
     return codes_init(drain_ring) && labels_init(drain_ring);
 }
 

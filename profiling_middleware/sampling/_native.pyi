@@ -4,6 +4,8 @@ from contextvars import ContextVar
 from types import CodeType
 from typing import final
 
+from profiling_middleware.labels import Work
+
 @final
 class Label:
     """What the work of a context is done for; set as the value of the watched ContextVar."""
@@ -18,6 +20,9 @@ def uninstall() -> None:
 
 def owns_signal() -> bool:
     """Whether SIGPROF is still ours."""
+
+def could_install() -> bool:
+    """Whether nobody has SIGPROF, or we do."""
 
 def discover(own_native_id: int, /) -> None:
     """Finds threads that have come since; the one named is the profiler's own and never sampled."""
@@ -37,6 +42,12 @@ def look(interval: int, charges_cpu: bool, has_signal: bool, /) -> None:
 def stop_looking() -> None:
     """Ends that thread."""
 
+def pause_looking() -> None:
+    """Ends that thread for a fork, which would warn of it."""
+
+def resume_looking() -> None:
+    """Starts it again if it was paused."""
+
 def looker_id() -> int:
     """The native id of that thread; 0 when it has never run."""
 
@@ -46,34 +57,31 @@ def forget_ended() -> None:
 def settle() -> tuple[list[tuple[int, int, int, bool]], int]:
     """Settles all accounts. What each thread has waited since is in the next `drain()`.
 
-    Returns for each thread its key, its native id, its CPU time that no sample has, and whether it is the profiler's own;
-    then the CPU time of all threads since the last settling.
+    Returns for each thread its key, its native id, its CPU time that no sample has, and whether it is the profiler's
+    own; then the CPU time of all threads since the last settling.
     """
 
 def new_threads() -> list[tuple[int, int, int]]:
     """Key, ident and native id of each thread that has come since the last call."""
 
 def drain() -> tuple[
-    list[tuple[int, int, int, int, int, int, object]],
+    list[tuple[int, int, int, int, int, int, Work | None]],
     list[tuple[int, ...]],
     list[tuple[str | int, str | None, int, int]],
     bool,
 ]:
-    """What happened since the last call: samples, new stacks, new frames, and whether all numbers begin anew with these.
+    """What happened since the last call: samples, new stacks, new frames, and whether all numbers begin anew here.
 
-    A sample: time, the thread's key, its stack's number (-1: none), CPU time, time at the stack before, time at this one,
-    the value of its label or None. A stack: the numbers of its frames, leaf first. A frame: qualified name, file, line,
-    first line; for a special frame its number and None.
+    A sample: time, the thread's key, its stack's number (-1: none), CPU time, time at the stack before, time at this
+    one, the value of its label or None. A stack: the numbers of its frames, leaf first. A frame: qualified name, file,
+    line, first line; for a special frame its number and None.
     """
 
 def counts() -> tuple[int, int, int, int, int, int, int, int]:
-    """CPU samples, looks, time in handlers, CPU time of looking, lost stacks, dropped samples, cleared tables, states unread."""
+    """See `sampling.native.Counts`."""
 
-def watch(variable: ContextVar[Label | None], /) -> None:
+def watch(variable: ContextVar[object], /) -> None:
     """From now on samples carry the label that this variable has in the running context."""
-
-def abandon() -> None:
-    """In a forked child: forgets everything of the parent."""
 
 def own_stack() -> list[tuple[CodeType | int, int]] | None:
     """The caller's code objects and lines, leaf first, as its signal handler would see them."""

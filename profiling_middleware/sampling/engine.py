@@ -71,5 +71,11 @@ class Engine(Protocol):
     def report(self) -> EngineReport:
         """What was done so far."""
 
+    def pause(self) -> None:
+        """Before a fork: ends a thread of the engine's own, if it has one. From any thread."""
+
+    def resume(self) -> None:
+        """After a fork, in the parent: goes on. From any thread."""
+
     def close(self) -> None:
         """Lets go of everything; the engine is not used again. In a forked child it is the parent's that is closed."""

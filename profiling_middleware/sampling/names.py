@@ -37,7 +37,6 @@ class ModuleNames:
         self._modules = len(modules)
         for name, module in modules:
             file = getattr(module, "__file__", None)
-            if isinstance(file, str):
-                # `python -m package.module` has it twice; what imports it says is better than __main__.
-                if name != "__main__" or file not in self._by_file:
-                    self._by_file[file] = name
+            # `python -m package.module` may have it twice: what imports it says is better than __main__.
+            if isinstance(file, str) and (name != "__main__" or file not in self._by_file):
+                self._by_file[file] = name

@@ -1,6 +1,6 @@
 """The native engine: CPU time from timers on the threads' own CPU clocks, waits from a look without the GIL.
 
-`_native.c` takes the stacks; here they get their names, become samples, and the cost of it all is kept within its bound.
+`_native.c` takes the stacks; here they get their names and become samples, and what it costs is kept within its bound.
 Where SIGPROF is not to be had the same code polls: a thread without the GIL looks at whoever has run.
 """
 
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import NamedTuple
 
+from profiling_middleware.labels import CURRENT, Work
 from profiling_middleware.model import Frame, Sample, Stack, Thread
 from profiling_middleware.sampling import _native
 from profiling_middleware.sampling.clocks import OwnCpu
@@ -35,6 +37,31 @@ _SPECIAL = {
 }
 
 
+class Counts(NamedTuple):
+    """What the extension has done since the process started."""
+
+    samples: int
+    """Taken by signal handlers."""
+    looks: int
+    handlers_ns: int
+    looker_ns: int
+    lost: int
+    """Stacks that could not be read."""
+    dropped: int
+    """Samples for which there was no room."""
+    clears: int
+    """How often the tables were full and began anew."""
+    unread_states: int
+    """How often the system did not say whether a thread runs."""
+
+
+def _counts() -> Counts:
+    return Counts(*_native.counts())
+
+
+_Unlabelled = tuple[Sample, Work | None]
+
+
 def _stack(text: str) -> Stack:
     return Stack((Frame(text, "", 0, 0),))
 
@@ -54,8 +81,10 @@ class NativeEngine:
         self._frames: list[Frame] = []
         self._stacks: list[Stack] = []
         self._threads: dict[int, Thread] = {}
-        self._at: dict[int, Stack] = {}
-        self._worked_at: dict[int, Stack] = {}
+        self._at: dict[int, tuple[Stack, Work | None]] = {}
+        """Where each thread was seen last, and in whose work."""
+        self._worked_at: dict[int, tuple[Stack, Work | None]] = {}
+        self._waiting: list[_Unlabelled] = []
         self._unarmed = 0
         self._not_placed_ns = 0
         self._forgot = 0.0
@@ -79,8 +108,10 @@ class NativeEngine:
             limits.append("SIGPROF belongs to somebody else in this process: stacks were polled instead")
         if self._unarmed:
             limits.append(f"{self._unarmed} threads got no timer (RLIMIT_SIGPENDING): they were not sampled")
-        if not self._has_signal and _native.counts()[7]:
-            limits.append("/proc/self/task/TID/syscall cannot be read here: work and waits are told apart by clocks only")
+        if not self._has_signal and _counts().unread_states:
+            limits.append(
+                "/proc/self/task/TID/syscall cannot be read here: work and waits are told apart by clocks only"
+            )
         return tuple(limits)
 
     def attach(self, listener: Listener) -> None:
@@ -115,14 +146,20 @@ class NativeEngine:
         return _DRAIN_SECONDS if samples else _DRAIN_SECONDS_AT_REST
 
     def report(self) -> EngineReport:
-        samples, looks, _, _, lost, dropped, clears, _ = _native.counts()
+        counts = _counts()
         return EngineReport(
-            looks=samples + looks,
+            looks=counts.samples + counts.looks,
             cpu_ns=self._cost_ns(),
-            lost_stacks=lost + dropped,
+            lost_stacks=counts.lost + counts.dropped,
             not_placed_ns=self._not_placed_ns,
-            table_clears=clears,
+            table_clears=counts.clears,
         )
+
+    def pause(self) -> None:
+        _native.pause_looking()
+
+    def resume(self) -> None:
+        _native.resume_looking()
 
     def close(self) -> None:
         # Timers first: a signal that nobody expects any more would kill the process.
@@ -134,6 +171,7 @@ class NativeEngine:
         self._threads.clear()
         self._at.clear()
         self._worked_at.clear()
+        self._waiting.clear()
 
     # -- beginning, end, and change -----------------------------------------------------------------------------
 
@@ -142,11 +180,12 @@ class NativeEngine:
         _native.discover(threading.get_native_id())
         _native.settle()
         _native.drain()
+        _native.watch(CURRENT)
         self._governor.begin(time.monotonic(), self._cost_ns())
         self._natives.take(self._known_native_ids(()))
         self._process_ns = time.process_time_ns()
         self._own_given_ns = self._own.total_ns()
-        self._looker_ns = _native.counts()[3]
+        self._looker_ns = _counts().looker_ns
 
     def _adjust(self) -> None:
         """Sets the timers and the looks as the listeners and the governor want them."""
@@ -169,12 +208,12 @@ class NativeEngine:
         self._adjust()
 
     def _cost_ns(self) -> int:
-        _, _, handlers_ns, looker_ns, _, _, _, _ = _native.counts()
-        return self._own.total_ns() + handlers_ns + looker_ns
+        counts = _counts()
+        return self._own.total_ns() + counts.handlers_ns + counts.looker_ns
 
     # -- samples ------------------------------------------------------------------------------------------------
 
-    def _drain(self) -> list[Sample]:
+    def _drain(self, *, final: bool = False) -> list[Sample]:
         raw, stacks, frames, begins_anew = _native.drain()
         if begins_anew:
             self._frames.clear()
@@ -184,17 +223,26 @@ class NativeEngine:
         self._stacks.extend(Stack(tuple(known[number] for number in numbers)) for numbers in stacks)
         for key, ident, native_id in _native.new_threads():
             self._threads[key] = Thread(thread_name(ident, native_id), native_id)
-        samples: list[Sample] = []
+        samples: list[_Unlabelled] = []
         for sample in raw:
             self._take(samples, *sample)
-        return samples
+        return self._labelled(samples, final=final)
 
     def _take(
-        self, samples: list[Sample], when: int, key: int, number: int, cpu: int, waited: int, seen: int, _: object
+        self,
+        samples: list[_Unlabelled],
+        when: int,
+        key: int,
+        number: int,
+        cpu: int,
+        waited: int,
+        seen: int,
+        work: Work | None,
     ) -> None:
         thread = self._threads.get(key, self._ended)
         if waited:
-            samples.append(Sample(when - seen, thread, self._at.get(key, self._unread_stack), 0, waited))
+            stack, worker = self._at.get(key, (self._unread_stack, None))
+            samples.append((Sample(when - seen, thread, stack, 0, waited), worker))
         if not cpu and not seen:
             return
         if number == _NO_STACK:
@@ -203,10 +251,22 @@ class NativeEngine:
         else:
             stack = self._stacks[number]
         if seen:
-            self._at[key] = stack
+            self._at[key] = stack, work
         if cpu:
-            self._worked_at[key] = stack
-        samples.append(Sample(when, thread, stack, cpu, seen))
+            self._worked_at[key] = stack, work
+        samples.append((Sample(when, thread, stack, cpu, seen), work))
+
+    def _labelled(self, samples: list[_Unlabelled], *, final: bool) -> list[Sample]:
+        """Those whose labels are known; the others wait until they are, or until the `final` time."""
+        waiting, self._waiting = self._waiting + samples, []
+        labelled = []
+        for sample, work in waiting:
+            labels = work.labels() if work is not None else ()
+            if labels is None and not final:
+                self._waiting.append((sample, work))
+            else:
+                labelled.append(sample._replace(labels=labels) if labels else sample)
+        return labelled
 
     def _frame(self, function: str | int, file: str | None, line: int, start_line: int) -> Frame:
         if file is None or isinstance(function, int):
@@ -219,21 +279,22 @@ class NativeEngine:
     def _cut(self) -> None:
         """Hands out all that is pending, so that a capture beginning or ending now gets its own part only."""
         rests, settled_ns = _native.settle()
-        samples = self._drain()
+        samples = self._drain(final=True)
         now = time.monotonic_ns()
         for key, _, rest, ours in rests:
             if rest and not ours:
                 # Less than one sample is left, and it is as likely where the thread worked last as anywhere.
-                stack = self._worked_at.get(key, self._unsampled_stack)
+                stack, work = self._worked_at.get(key, (self._unsampled_stack, None))
                 if stack is self._unsampled_stack:
                     self._not_placed_ns += rest
-                samples.append(Sample(now, self._threads.get(key, self._ended), stack, rest, 0))
+                labels = (work.labels() if work is not None else None) or ()
+                samples.append(Sample(now, self._threads.get(key, self._ended), stack, rest, 0, labels))
         samples += self._without_python(now, settled_ns, {native_id for _, native_id, _, _ in rests})
         self._deliver(samples)
 
     def _without_python(self, now: int, settled_ns: int, known: set[int]) -> list[Sample]:
         """What threads without Python have used, those that ended unseen, and this engine itself."""
-        own, looker = self._own.total_ns(), _native.counts()[3]
+        own, looker = self._own.total_ns(), _counts().looker_ns
         mine = Thread(threading.current_thread().name, threading.get_native_id())
         spent_by_engine = own - self._own_given_ns + looker - self._looker_ns
         samples = [Sample(now, mine, self._own_stack, spent_by_engine, 0)]

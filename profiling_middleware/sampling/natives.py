@@ -15,7 +15,7 @@ class NativeThreads:
         self._used: dict[int, tuple[Thread, int]] = {}
 
     def take(self, others: Container[int]) -> list[tuple[Thread, int]]:
-        """The CPU time (ns) each has used since the last time; `others` are the native ids of those that have Python."""
+        """CPU time (ns) that each has used since the last time; `others` are the native ids of those with Python."""
         before, self._used = self._used, {}
         spent = []
         for native_id in native_thread_ids():

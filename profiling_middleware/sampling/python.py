@@ -115,6 +115,12 @@ class PythonEngine:
             table_clears=self._stacks.clears,
         )
 
+    def pause(self) -> None:
+        """Nothing to do: it has no thread of its own."""
+
+    def resume(self) -> None:
+        """Nothing to do."""
+
     def close(self) -> None:
         self._listeners.clear()
         self._threads.clear()

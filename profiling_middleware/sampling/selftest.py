@@ -96,5 +96,3 @@ def _labels_are_seen(native: ModuleType) -> bool:
     before = native.own_label()
     variable.set(native.Label("seen"))
     return before is None and native.own_label() == "seen"
-
-

@@ -127,12 +127,3 @@ PyObject *drain_take(void)
     }
     return Py_BuildValue("NNNN", result[0], result[1], result[2], PyBool_FromLong(cleared));
 }
-
-void drain_abandon(void)
-{
-    while (taken < sample_count)
-        Py_CLEAR(samples[taken++].label);
-    taken = sample_count = 0;
-    table_clear();
-    stacks_told = frames_told = 0;
-}

@@ -32,7 +32,8 @@
 struct looker_counts looker_counts;
 
 static pthread_t thread_of_ours;
-static bool running;
+static pthread_mutex_t life = PTHREAD_MUTEX_INITIALIZER; /* held while the thread is started or ended */
+static bool running, paused;
 static _Atomic int own_tid;
 static _Atomic bool stopping, charges_cpu;
 static _Atomic uint64_t interval;
@@ -248,15 +249,9 @@ void looker_set(uint64_t interval_ns, bool charges)
     looker_nudge();
 }
 
-bool looker_start(uint64_t interval_ns, bool charges, bool signal)
+static bool start_thread(void)
 {
-    if (running)
-        return true;
     atomic_store(&stopping, false);
-    atomic_store(&charges_cpu, charges);
-    atomic_store(&interval, interval_ns);
-    has_signal = signal;
-    begin_looks();
     /* Everything but SIGPROF is for the application's own threads. */
     sigset_t others, kept;
     sigfillset(&others);
@@ -271,7 +266,7 @@ bool looker_start(uint64_t interval_ns, bool charges, bool signal)
     return running;
 }
 
-void looker_stop(void)
+static void end_thread(void)
 {
     if (!running)
         return;
@@ -281,8 +276,47 @@ void looker_stop(void)
     running = false;
 }
 
+bool looker_start(uint64_t interval_ns, bool charges, bool signal)
+{
+    pthread_mutex_lock(&life);
+    atomic_store(&charges_cpu, charges);
+    atomic_store(&interval, interval_ns);
+    has_signal = signal;
+    begin_looks();
+    bool good = running || paused || start_thread();
+    pthread_mutex_unlock(&life);
+    return good;
+}
+
+void looker_stop(void)
+{
+    pthread_mutex_lock(&life);
+    paused = false;
+    end_thread();
+    pthread_mutex_unlock(&life);
+}
+
+void looker_pause(void)
+{
+    pthread_mutex_lock(&life);
+    paused = running;
+    end_thread();
+    pthread_mutex_unlock(&life);
+}
+
+void looker_resume(void)
+{
+    pthread_mutex_lock(&life);
+    if (paused)
+        start_thread();
+    paused = false;
+    pthread_mutex_unlock(&life);
+}
+
 void looker_abandon(void)
 {
-    running = false;
+    /* Whoever held it is not in a forked child. */
+    pthread_mutex_init(&life, NULL);
+    running = paused = false;
     memset(&looker_counts, 0, sizeof looker_counts);
 }

@@ -17,8 +17,11 @@ extern struct looker_counts looker_counts;
 bool looker_start(uint64_t interval_ns, bool charges, bool signal);
 /* Changes that while it runs. Both with threads_lock() held. */
 void looker_set(uint64_t interval_ns, bool charges);
-/* Ends the thread and waits for its end. Without the GIL. */
+/* Ends the thread and waits for its end. Without the GIL, and without threads_lock(). */
 void looker_stop(void);
+/* The same before a fork, and the other way round after it if it ran before. */
+void looker_pause(void);
+void looker_resume(void);
 bool looker_running(void);
 /* The system's number of that thread, 0 before it runs. */
 int looker_tid(void);

@@ -23,8 +23,10 @@ bool ring_init(void)
     return true;
 }
 
-void ring_reset(void)
+void ring_abandon(void)
 {
+    if (ring_empty())
+        return; /* what was given back is zeros already */
     memset(ring, 0, RING_BYTES);
     atomic_store(&head, 0);
     atomic_store(&tail, 0);

@@ -29,8 +29,8 @@ static inline int32_t *record_offsets(struct record *record)
 }
 
 bool ring_init(void);
-/* Forgets everything; nobody may be writing. */
-void ring_reset(void);
+/* In a forked child: forgets everything, also what a thread that is not there had begun to write. */
+void ring_abandon(void);
 
 /* Room for a record of `depth` frames, its kind and depth set; NULL when there is none. Takes no lock. */
 struct record *ring_reserve(enum record_kind kind, uint32_t depth);

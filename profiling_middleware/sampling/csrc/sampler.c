@@ -107,13 +107,23 @@ bool sampler_owns_signal(void)
     return sigaction(SIGPROF, NULL, &now) == 0 && (now.sa_flags & SA_SIGINFO) && now.sa_sigaction == on_signal;
 }
 
+static bool is_nobodys(const struct sigaction *action)
+{
+    return !(action->sa_flags & SA_SIGINFO) && (action->sa_handler == SIG_DFL || action->sa_handler == SIG_IGN);
+}
+
+bool sampler_could_install(void)
+{
+    struct sigaction now;
+    return sampler_owns_signal() || (sigaction(SIGPROF, NULL, &now) == 0 && is_nobodys(&now));
+}
+
 bool sampler_install(void)
 {
     struct sigaction ours;
     if (sampler_owns_signal())
         goto installed;
-    if (sigaction(SIGPROF, NULL, &before) != 0 || (before.sa_flags & SA_SIGINFO) ||
-        (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN))
+    if (sigaction(SIGPROF, NULL, &before) != 0 || !is_nobodys(&before))
         return false;
     memset(&ours, 0, sizeof ours);
     ours.sa_sigaction = on_signal;

@@ -16,6 +16,8 @@ extern struct sampler_counts sampler_counts;
 bool sampler_install(void);
 /* Gives it back. All timers must have been deleted. */
 void sampler_uninstall(void);
+/* Whether nobody has SIGPROF, or we do. */
+bool sampler_could_install(void);
 /* Whether SIGPROF is still ours. */
 bool sampler_owns_signal(void);
 /* In a forked child: the handler is there, but nothing is to be done. */
