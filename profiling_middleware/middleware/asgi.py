@@ -84,7 +84,7 @@ class ProfilingMiddleware:
 
     def _start(self) -> None:
         """Begins periodic profiling: at the end of the lifespan's start-up, else at the first request."""
-        if not self._started:
+        if not self._started and not self._look_for:
             self._started = True
             self._look_for = self._what_to_look_for()
             if self._refused is not None:

@@ -196,6 +196,16 @@ static PyObject *drain(PyObject *self, PyObject *unused)
     return drain_take();
 }
 
+static PyObject *clear(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    lock_threads();
+    threads_clear();
+    threads_unlock();
+    drain_clear();
+    Py_RETURN_NONE;
+}
+
 static PyObject *counts(PyObject *self, PyObject *unused)
 {
     (void)self, (void)unused;
@@ -281,6 +291,7 @@ static PyMethodDef methods[] = {
     {"settle", settle, METH_NOARGS, NULL},
     {"new_threads", new_threads, METH_NOARGS, NULL},
     {"drain", drain, METH_NOARGS, NULL},
+    {"clear", clear, METH_NOARGS, NULL},
     {"counts", counts, METH_NOARGS, NULL},
     {"watch", watch, METH_O, NULL},
     {"own_stack", own_stack, METH_NOARGS, NULL},

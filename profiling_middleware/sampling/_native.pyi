@@ -77,6 +77,9 @@ def drain() -> tuple[
     line, first line; for a special frame its number and None.
     """
 
+def clear() -> None:
+    """Forgets all threads, what has not been drained, and all numbers given so far."""
+
 def counts() -> tuple[int, int, int, int, int, int, int, int]:
     """See `sampling.native.Counts`."""
 

@@ -177,10 +177,13 @@ class NativeEngine:
 
     def _begin(self) -> None:
         self._has_signal = self._wants_signals and _native.install()
+        # The extension is the process's: what it knows it may have told another engine.
+        _native.clear()
+        self._frames.clear()
+        self._stacks.clear()
+        _native.watch(CURRENT)
         _native.discover(threading.get_native_id())
         _native.settle()
-        _native.drain()
-        _native.watch(CURRENT)
         self._governor.begin(time.monotonic(), self._cost_ns())
         self._natives.take(self._known_native_ids(()))
         self._process_ns = time.process_time_ns()

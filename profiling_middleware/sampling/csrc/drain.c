@@ -100,16 +100,31 @@ static int append(PyObject *list, PyObject *item)
     return failed;
 }
 
+static void begin_anew(void)
+{
+    stacks_told = frames_told = 0;
+    table_clear();
+}
+
+void drain_clear(void)
+{
+    drain_ring(0);
+    while (taken < sample_count) {
+        PyObject *label = samples[taken++].label;
+        Py_XDECREF(label);
+    }
+    taken = sample_count = 0;
+    begin_anew();
+}
+
 PyObject *drain_take(void)
 {
-    bool cleared = false;
-    drain_ring(0);
-    if (table_crowded() && taken == sample_count && stacks_told == table_stack_count()) {
-        table_clear();
-        stacks_told = frames_told = 0;
+    bool cleared = table_crowded() && taken == sample_count && stacks_told == table_stack_count();
+    if (cleared) {
+        begin_anew();
         drain_counts.clears++;
-        cleared = true;
     }
+    drain_ring(0);
     PyObject *result[3] = {PyList_New(0), PyList_New(0), PyList_New(0)};
     bool good = result[0] != NULL && result[1] != NULL && result[2] != NULL;
     while (good && taken < sample_count)

@@ -17,5 +17,7 @@ void drain_ring(uintptr_t unused);
 /* A new tuple: samples, stacks and frames that are new since the last call, and whether all numbers began anew before
  * that. See _native.pyi. */
 PyObject *drain_take(void);
+/* Forgets all that is pending and all names; numbers begin anew. With the GIL. */
+void drain_clear(void);
 
 #endif

@@ -148,6 +148,15 @@ uint64_t threads_take_settled(void)
     return taken;
 }
 
+void threads_clear(void)
+{
+    for (struct thread *thread = NULL; (thread = threads_next(thread)) != NULL;)
+        threads_forget(thread);
+    newcomer_count = 0;
+    known_id = 0;
+    settled = 0;
+}
+
 void threads_abandon(void)
 {
     /* Whoever held the lock is not in a forked child. */

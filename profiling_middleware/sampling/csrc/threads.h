@@ -46,6 +46,8 @@ bool threads_changed(void);
 /* Forgets those that have ended. */
 void threads_forget_ended(void);
 void threads_forget(struct thread *thread);
+/* Forgets all: the next discovery finds them anew. */
+void threads_clear(void);
 /* Forgets all, without touching timers: in a forked child they do not exist. */
 void threads_abandon(void);
 /* The next one after `thread` that lives, the first one for NULL, NULL at the end. */
