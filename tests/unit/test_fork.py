@@ -133,7 +133,9 @@ def in_child():
         else:
             seconds[name] = seconds.get(name, 0) + event["at"] - opened[name]
     profiler.stop()
-    return seconds.get("__main__.the_work_of_the_service", 0) > 0.8 * seconds["watcher cpu"] > 0.1 or seconds
+    # The native engine knows modules by their files, and this program has none.
+    work = sum(seconds.get(module + "the_work_of_the_service", 0) for module in ("", "__main__."))
+    return work > 0.8 * seconds["watcher cpu"] > 0.1 or seconds
 
 profiler = Profiler(off)
 print(child(in_child))
