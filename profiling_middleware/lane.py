@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from profiling_middleware.threads import wait_until_gone
+from profiling_middleware.threads import OwnThread, wait_until_gone
 
 Job = Callable[[], object]
 
@@ -75,7 +75,7 @@ class Lane:
     def _ensure_thread(self) -> None:
         if self._thread is not None or self._paused or not (self._jobs or self._kept):
             return
-        self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+        self._thread = OwnThread(self._work, self._name)
         try:
             self._thread.start()
         except RuntimeError:

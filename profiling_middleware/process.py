@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Protocol
 
 from profiling_middleware.imports import Imports
+from profiling_middleware.threads import OwnThread
 
 # A child that hangs is worse than a fork that waits: longer than boto3 takes to be imported on a busy machine.
 _IMPORT_SECONDS = 3.0
@@ -59,6 +60,7 @@ class Process:
         self.imports = Imports()
         self._hooked = False
         self._flushed = False
+        self._forked = False
         self._pending_call: object = None
 
     @property
@@ -115,6 +117,8 @@ class Process:
         current = signal.getsignal(signal.SIGTERM)
         if current is None or current is signal.SIG_IGN or isinstance(current, _SigtermHandler):
             return  # not Python's to chain, deliberately ignored, or ours already
+        if current is signal.SIG_DFL and self._forked:
+            return
         with contextlib.suppress(ValueError):  # not the main interpreter
             signal.signal(signal.SIGTERM, _SigtermHandler(self, current))
 
@@ -149,7 +153,7 @@ class Process:
             os.kill(os.getpid(), number)
         else:
             # On another thread: the interrupted one may hold any lock.
-            threading.Thread(target=self._flush_and_die, args=(number,), daemon=True).start()
+            OwnThread(self._flush_and_die, "profiling-flush", (number,)).start()
 
     def _flush_and_die(self, number: int) -> None:
         try:
@@ -169,6 +173,12 @@ class Process:
 
     def _begin_in_child(self) -> None:
         self.imports.after_fork_in_child()
+        self._forked = True
+        current = signal.getsignal(signal.SIGTERM)
+        if isinstance(current, _SigtermHandler) and current.before is signal.SIG_DFL:
+            # Whoever made this child may count on its dying at once. A handler in Python only runs once a system call
+            # ends, and one that begins just after the signal came does not: multiprocessing.Pool would wait for ever.
+            self._unhook_sigterm()
         self.lock = threading.Lock()  # a thread that is not in the child may have held it
         with contextlib.suppress(Exception):
             if self.claimant is not None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
-from profiling_middleware.threads import wait_until_gone
+from profiling_middleware.threads import OwnThread, wait_until_gone
 
 Action = Callable[[], object]
 
@@ -129,7 +129,7 @@ class TimerThread:
 
     def _ensure_thread(self) -> None:
         if self._thread is None and not self._paused:
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread = OwnThread(self._run, self._name)
             try:
                 self._thread.start()
             except RuntimeError:

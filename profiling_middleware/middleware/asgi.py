@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from profiling_middleware.labels import begin_work, end_work
 from profiling_middleware.middleware.messages import PREFIX, AdminRequest, AdminResponse, is_admin_path
 from profiling_middleware.middleware.service import ProfilerService
 from profiling_middleware.middleware.work import AsgiWork
+from profiling_middleware.threads import OwnThread
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -182,5 +182,5 @@ async def _in_thread(work: Callable[[], object]) -> None:
         else:
             done.set_result(None)
 
-    threading.Thread(target=run, name="profiling-service", daemon=True).start()
+    OwnThread(run, "profiling-service").start()
     await asyncio.wrap_future(done)

@@ -9,6 +9,7 @@ from profiling_middleware.config import Settings
 from profiling_middleware.labels import LabelMaker
 from profiling_middleware.middleware.work import Endpoints
 from profiling_middleware.process import THIS_PROCESS
+from profiling_middleware.threads import OwnThread
 
 if TYPE_CHECKING:
     from profiling_middleware.middleware.admin import Admin
@@ -64,7 +65,7 @@ class ProfilerService:
         long as many a service takes to answer its first request. Whatever fails is logged and goes no further.
         """
         if self._starter is None:
-            self._starter = threading.Thread(target=self._start, name="profiling-start", daemon=True)
+            self._starter = OwnThread(self._start, "profiling-start")
             self._starter.start()
 
     def after_fork_in_child(self) -> None:

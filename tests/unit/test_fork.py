@@ -427,3 +427,40 @@ with Profiler(on) as profiler:
     )
 
     assert output == "[0, 1, 4, 9]\n"
+
+
+def test_a_child_of_a_program_without_a_handler_dies_of_sigterm_at_once(run: Run) -> None:
+    """A handler in Python runs once a system call ends: a child that is just beginning one would not die."""
+    output = run(
+        """
+import signal
+
+with Profiler(on) as profiler:
+    print(child(lambda: (signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, profiler.started)))
+    print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
+"""
+    )
+
+    assert output == "(True, True)\nFalse\n"
+
+
+def test_a_child_of_a_program_with_a_handler_has_it_too(run: Run, tmp_path: Path) -> None:
+    output = run(
+        """
+import signal
+
+heard = []
+signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+
+def in_child():
+    recording = profiler.record("cpu", 60)
+    os.kill(os.getpid(), signal.SIGTERM)
+    recording.result.result(20)
+    return heard == [signal.SIGTERM]
+
+with Profiler(on) as profiler:
+    print(child(in_child), heard)
+"""
+    )
+
+    assert output == "True []\n"

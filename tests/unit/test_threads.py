@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
 
 import pytest
 
-from profiling_middleware.threads import wait_until_gone
+from profiling_middleware.threads import OwnThread, wait_until_gone
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
@@ -34,3 +35,20 @@ def test_a_thread_that_hangs_is_waited_for_no_longer_than_the_bound(deadline: fl
     assert 0.05 <= time.monotonic() - since < 2
     end.set()
     thread.join(deadline)
+
+
+def test_a_signal_for_the_service_is_delivered_to_the_main_thread_and_not_to_one_of_the_profilers(
+    deadline: float,
+) -> None:
+    """The system takes any thread that does not block it, and only the main thread's waiting can be interrupted."""
+    masks: list[set[signal.Signals]] = []
+    thread = OwnThread(lambda: masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, ())), "profiling-test")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    thread.start()
+    thread.join(deadline)
+
+    assert {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGALRM} <= masks[0]
+    assert not {signal.SIGPROF, signal.SIGSEGV, signal.SIGCHLD} & masks[0]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+    assert thread.daemon
