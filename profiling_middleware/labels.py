@@ -5,6 +5,7 @@ Nothing is done at any await: tasks and threads that copy the context carry it a
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from contextvars import ContextVar, Token
 from typing import Protocol
@@ -34,5 +35,7 @@ def begin_work(make: LabelMaker, work: Work) -> Token[object]:
 
 
 def end_work(token: Token[object]) -> None:
-    """Undoes `begin_work`, in the context in which it was called."""
-    CURRENT.reset(token)
+    """Undoes `begin_work`. In another context than that was called in, there is nothing to undo."""
+    # As when a server lets go of a request half way, and whoever tidies up closes it.
+    with contextlib.suppress(ValueError):
+        CURRENT.reset(token)

@@ -131,7 +131,8 @@ def _cost(engine: Engine, report: EngineReport, duration_ns: int) -> list[str]:
     seconds = max(duration_ns, 1) / 1e9
     share = report.cpu_ns / max(duration_ns, 1)
     return [
-        f"engine: {engine.name}, {engine.rate} looks/s asked, {report.looks / seconds:.1f} looks/s taken",
+        f"engine: {engine.name}, {engine.rate} looks/s asked, {engine.rate_used:.1f} allowed by the overhead limit, "
+        f"{report.looks / seconds:.1f} taken",
         f"cost of taking: {format_duration(report.cpu_ns / 1e9)} CPU, {share:.2%} of a core, shared by all "
         "captures of that time",
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import select
 import socket
 from collections.abc import Iterable, Iterator
@@ -105,9 +104,7 @@ class _LabelledBody:
 
 
 def _end(token: Token[object], work: WsgiWork) -> None:
-    # A server may close a body in another context than it began it in: then there is nothing to undo here.
-    with contextlib.suppress(ValueError):
-        end_work(token)
+    end_work(token)
     work.end()
 
 

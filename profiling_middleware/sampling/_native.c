@@ -231,11 +231,12 @@ static PyObject *names_of(const struct raw_stack *stack)
     PyObject *list = PyList_New(0);
     for (uint32_t place = 0; list != NULL && place < stack->depth; place++) {
         PyObject *item;
-        if (stack->code[place] < SPECIAL_END)
-            item = Py_BuildValue("ki", (unsigned long)stack->code[place], 0);
+        uintptr_t address = stack->places[place].code;
+        if (address < SPECIAL_END)
+            item = Py_BuildValue("ki", (unsigned long)address, 0);
         else {
-            PyCodeObject *code = (PyCodeObject *)stack->code[place];
-            item = Py_BuildValue("Oi", code, PyCode_Addr2Line(code, stack->offset[place]));
+            PyCodeObject *code = (PyCodeObject *)address;
+            item = Py_BuildValue("Oi", code, PyCode_Addr2Line(code, stack->places[place].offset));
         }
         if (item == NULL || PyList_Append(list, item) != 0)
             Py_CLEAR(list);

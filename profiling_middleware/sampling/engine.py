@@ -59,6 +59,10 @@ class Engine(Protocol):
     def rate(self) -> int:
         """Looks a second that were asked for."""
 
+    @property
+    def rate_used(self) -> float:
+        """Looks a second that are taken now, where more would cost too much."""
+
     def attach(self, listener: Listener) -> None:
         """From now on `listener` receives what happens, and nothing from before."""
 

@@ -85,7 +85,7 @@ class NativeEngine:
         """Where each thread was seen last, and in whose work."""
         self._worked_at: dict[int, tuple[Stack, Work | None]] = {}
         self._waiting: list[_Unlabelled] = []
-        self._unarmed = 0
+        self._own_id = self._unarmed = 0
         self._not_placed_ns = 0
         self._forgot = 0.0
         self._process_ns = self._own_given_ns = self._looker_ns = 0
@@ -99,6 +99,10 @@ class NativeEngine:
     @property
     def name(self) -> str:
         return "native" if self._has_signal else "polling"
+
+    @property
+    def rate_used(self) -> float:
+        return self.rate / self._governor.stretch
 
     @property
     def limits(self) -> tuple[str, ...]:
@@ -133,6 +137,8 @@ class NativeEngine:
             self.close()
 
     def look(self) -> float:
+        if self._own_id != threading.get_native_id():
+            self._find_threads()  # a fork has ended the timer's thread, and another one has taken its place
         samples = self._drain()
         self._deliver(samples)
         if self._has_signal and not _native.owns_signal():
@@ -182,13 +188,17 @@ class NativeEngine:
         self._frames.clear()
         self._stacks.clear()
         _native.watch(CURRENT)
-        _native.discover(threading.get_native_id())
+        self._find_threads()
         _native.settle()
         self._governor.begin(time.monotonic(), self._cost_ns())
         self._natives.take(self._known_native_ids(()))
         self._process_ns = time.process_time_ns()
         self._own_given_ns = self._own.total_ns()
         self._looker_ns = _counts().looker_ns
+
+    def _find_threads(self) -> None:
+        self._own_id = threading.get_native_id()
+        _native.discover(self._own_id)
 
     def _adjust(self) -> None:
         """Sets the timers and the looks as the listeners and the governor want them."""

@@ -63,6 +63,10 @@ class PythonEngine:
         self._last_ns = self._accounted_ns = 0
 
     @property
+    def rate_used(self) -> float:
+        return 1 / self._interval
+
+    @property
     def limits(self) -> tuple[str, ...]:
         """What this engine cannot know here, for the profile's comments."""
         switch = f"{sys.getswitchinterval() * 1000:g} ms"

@@ -37,11 +37,16 @@ enum special_frame {
     SPECIAL_END,
 };
 
-/* A stack as it is taken: code objects and byte offsets of the instructions, leaf first. */
+/* A frame as it is taken: a code object and the byte offset of the instruction it is at. */
+struct place {
+    uintptr_t code;
+    int32_t offset;
+};
+
+/* A stack, leaf first. */
 struct raw_stack {
     uint32_t depth;
-    uintptr_t code[MAX_DEPTH + 1];
-    int32_t offset[MAX_DEPTH + 1];
+    struct place places[MAX_DEPTH + 1];
 };
 
 #endif

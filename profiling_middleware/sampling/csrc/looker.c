@@ -71,8 +71,7 @@ static void write_record(struct thread *thread, enum record_kind kind, uint32_t 
         looker_counts.no_room++;
         return;
     }
-    memcpy(record_codes(record), stack.code, depth * sizeof stack.code[0]);
-    memcpy(record_offsets(record), stack.offset, depth * sizeof stack.offset[0]);
+    memcpy(record->places, stack.places, depth * sizeof *stack.places);
     record->thread = thread->key;
     record->time_ns = now;
     record->cpu_ns = cpu;
@@ -95,8 +94,7 @@ static void look_at(struct thread *thread, uint64_t now)
     }
     if (stack.depth == 0) {
         stack.depth = 1;
-        stack.code[0] = SPECIAL_NO_PYTHON;
-        stack.offset[0] = 0;
+        stack.places[0] = (struct place){SPECIAL_NO_PYTHON, 0};
     }
     if (ran && thread->carried_ns > 0 && is_running(thread)) {
         cpu = (uint64_t)thread->carried_ns;

@@ -3,7 +3,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define RING_BYTES (1u << 20) /* 1,500 stacks of 50 frames: more than comes between two drains */
+#define RING_BYTES (1u << 20) /* 1,200 stacks of 50 frames: more than comes between two drains */
 #define ALIGNMENT 16u
 #define PADDING 0x80000000u /* a stretch at the ring's end that was too short for a record */
 
@@ -34,7 +34,7 @@ void ring_abandon(void)
 
 static uint32_t record_size(uint32_t depth)
 {
-    size_t size = sizeof(struct record) + depth * (sizeof(uintptr_t) + sizeof(int32_t));
+    size_t size = sizeof(struct record) + depth * sizeof(struct place);
     return (uint32_t)((size + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1));
 }
 

@@ -19,14 +19,8 @@ struct record {
     uint64_t time_ns, cpu_ns, waited_ns, seen_ns;
     uint64_t epoch; /* how many code objects and labels had been freed when the stack was taken */
     uintptr_t label;
-    /* Then `depth` code addresses, and `depth` offsets of 4 bytes. */
+    struct place places[]; /* `depth` of them */
 };
-
-static inline uintptr_t *record_codes(struct record *record) { return (uintptr_t *)(record + 1); }
-static inline int32_t *record_offsets(struct record *record)
-{
-    return (int32_t *)(record_codes(record) + record->depth);
-}
 
 bool ring_init(void);
 /* In a forked child: forgets everything, also what a thread that is not there had begun to write. */

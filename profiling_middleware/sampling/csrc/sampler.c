@@ -18,17 +18,10 @@ static struct sigaction before;
 static _Atomic bool active;
 static uint64_t delivery_ns; /* what the kernel needs to deliver a signal and to come back */
 
-static void fill(struct record *record, const struct raw_stack *stack)
-{
-    memcpy(record_codes(record), stack->code, stack->depth * sizeof stack->code[0]);
-    memcpy(record_offsets(record), stack->offset, stack->depth * sizeof stack->offset[0]);
-}
-
 static void special(struct raw_stack *stack, enum special_frame frame)
 {
     stack->depth = 1;
-    stack->code[0] = frame;
-    stack->offset[0] = 0;
+    stack->places[0] = (struct place){frame, 0};
 }
 
 static bool walk(const PyThreadState *state, struct raw_stack *stack)
@@ -51,16 +44,17 @@ static void sample(struct thread *thread)
     uint64_t began = kernel_monotonic();
     /* The state of the thread itself, whoever has the GIL: it reads a thread-specific value and no more. */
     const PyThreadState *state = PyGILState_GetThisThreadState();
-    if (!walk(state, &thread->own)) {
+    struct raw_stack *stack = threads_own_stack(thread);
+    if (!walk(state, stack)) {
         atomic_fetch_add_explicit(&sampler_counts.torn, 1, memory_order_relaxed);
         return;
     }
-    struct record *record = ring_reserve(RECORD_CPU, thread->own.depth);
+    struct record *record = ring_reserve(RECORD_CPU, stack->depth);
     if (record == NULL) {
         atomic_fetch_add_explicit(&sampler_counts.no_room, 1, memory_order_relaxed);
         return;
     }
-    fill(record, &thread->own);
+    memcpy(record->places, stack->places, stack->depth * sizeof *stack->places);
     record->thread = thread->key;
     record->time_ns = began;
     record->epoch = freed_count();

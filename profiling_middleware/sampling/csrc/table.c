@@ -125,10 +125,11 @@ static int32_t line_of(const struct known_code *code, int32_t offset)
     return line > 0 ? line : code->first_line;
 }
 
-static uint32_t frame_of(uintptr_t address, int32_t offset)
+static uint32_t frame_of(struct place place)
 {
-    uint32_t code = find_code(address);
-    if (code == NO_STACK && (code = add_code(address)) == NO_STACK)
+    int32_t offset = place.offset;
+    uint32_t code = find_code(place.code);
+    if (code == NO_STACK && (code = add_code(place.code)) == NO_STACK)
         return NO_STACK;
     uint32_t *slot = first_slot(&position_index, mix_pair(code, (uint32_t)offset));
     for (; *slot; slot = next_slot(&position_index, slot))
@@ -144,20 +145,18 @@ static uint32_t frame_of(uintptr_t address, int32_t offset)
 
 /* -- stacks -------------------------------------------------------------------------------------------------------- */
 
-static bool all_alive(struct record *record)
+static bool all_alive(const struct record *record)
 {
-    const uintptr_t *addresses = record_codes(record);
     bool freed = record->epoch != freed_count();
     for (uint32_t number = 0; number < record->depth; number++) {
-        if (addresses[number] < SPECIAL_END)
-            continue;
-        if ((freed && freed_since(addresses[number], record->epoch)) || !code_is_alive(addresses[number]))
+        uintptr_t code = record->places[number].code;
+        if (code >= SPECIAL_END && ((freed && freed_since(code, record->epoch)) || !code_is_alive(code)))
             return false;
     }
     return true;
 }
 
-uint32_t table_stack(struct record *record, bool *lost)
+uint32_t table_stack(const struct record *record, bool *lost)
 {
     uint32_t depth = record->depth, *path = &stack_frames[stack_frame_count];
     *lost = !all_alive(record);
@@ -165,7 +164,7 @@ uint32_t table_stack(struct record *record, bool *lost)
         return NO_STACK;
     uint64_t hash = depth;
     for (uint32_t number = 0; number < depth; number++) {
-        path[number] = frame_of(record_codes(record)[number], record_offsets(record)[number]);
+        path[number] = frame_of(record->places[number]);
         if (path[number] == NO_STACK)
             return NO_STACK;
         hash = mix(hash ^ path[number]) + 0x9e3779b97f4a7c15ull * number;

@@ -21,7 +21,7 @@ struct known_code {
 bool table_init(void);
 /* The number of the stack that a record holds; NO_STACK when one of its code objects is gone (`lost`) or there is no room.
  * With the GIL. */
-uint32_t table_stack(struct record *record, bool *lost);
+uint32_t table_stack(const struct record *record, bool *lost);
 /* A code object is about to be freed: its address will mean another one. With the GIL. */
 void table_code_freed(uintptr_t address);
 /* Whether it is so full that it should begin anew. */

@@ -15,6 +15,7 @@
 
 static PyInterpreterState *interpreter;
 static struct thread *threads;
+static struct raw_stack *own_stacks;
 static unsigned used; /* entries that have ever been used */
 static uint32_t next_key = 1;
 static uint64_t known_id;      /* thread states with a smaller id have been looked at */
@@ -27,19 +28,24 @@ static struct newcomer newcomers[MAX_THREADS];
 static unsigned newcomer_count;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 
+/* Memory that only becomes resident where it is used. */
+static void *from_kernel(size_t size)
+{
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
 bool threads_init(PyInterpreterState *observed)
 {
     interpreter = observed;
-    if (threads == NULL) {
-        /* Straight from the kernel: an entry becomes resident when it is used. */
-        void *memory = mmap(NULL, MAX_THREADS * sizeof *threads, PROT_READ | PROT_WRITE,
-                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (memory == MAP_FAILED)
-            return false;
-        threads = memory;
-    }
-    return true;
+    if (threads == NULL)
+        threads = from_kernel(MAX_THREADS * sizeof *threads);
+    if (own_stacks == NULL)
+        own_stacks = from_kernel(MAX_THREADS * sizeof *own_stacks);
+    return threads != NULL && own_stacks != NULL;
 }
+
+struct raw_stack *threads_own_stack(const struct thread *thread) { return &own_stacks[thread - threads]; }
 
 PyInterpreterState *threads_interpreter(void) { return interpreter; }
 void threads_lock(void) { pthread_mutex_lock(&mutex); }
@@ -219,7 +225,7 @@ static void enter(uintptr_t address, const PyThreadState *state, uint64_t clock,
     if (period && clock > UNSEEN_PERIODS * period) {
         struct record *record = ring_reserve(RECORD_CPU, 1);
         if (record != NULL) {
-            record_codes(record)[0] = SPECIAL_NOT_SEEN;
+            record->places[0] = (struct place){SPECIAL_NOT_SEEN, 0};
             record->thread = thread->key;
             record->time_ns = now;
             record->cpu_ns = clock;

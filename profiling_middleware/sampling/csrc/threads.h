@@ -27,15 +27,13 @@ struct thread {
     int64_t carried_ns;
     bool seen;
     int state_file; /* tells whether it is running; -1 when it is not open */
-
-    struct raw_stack own; /* for its handler: a signal stack may be small */
 };
 
 /* `interpreter` is the one whose threads are meant. */
 bool threads_init(PyInterpreterState *interpreter);
 PyInterpreterState *threads_interpreter(void);
 
-/* All that follows is for one caller at a time: with threads_lock(). Handlers only use threads_by_signal(). */
+/* All that follows is for one caller at a time: with threads_lock(). Handlers only use the last two. */
 void threads_lock(void);
 void threads_unlock(void);
 
@@ -70,6 +68,8 @@ unsigned threads_take_new(struct newcomer *into, unsigned room);
 /* Timers: each thread gets one that fires after `period_ns` of its CPU time; 0 ends all of them. Returns how many could not
  * have one. */
 unsigned threads_set_period(uint64_t period_ns);
+/* Room for what its handler sees: a signal stack may be small. */
+struct raw_stack *threads_own_stack(const struct thread *thread);
 /* What a timer's signal carries, and whose it is; NULL for a thread that is no longer the one it was armed for. */
 struct thread *threads_by_signal(uintptr_t value);
 

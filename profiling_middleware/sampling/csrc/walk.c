@@ -9,12 +9,10 @@
 static bool push(struct raw_stack *stack, uintptr_t code, uintptr_t instruction)
 {
     if (stack->depth == MAX_DEPTH) {
-        stack->code[stack->depth] = SPECIAL_TRUNCATED;
-        stack->offset[stack->depth++] = 0;
+        stack->places[stack->depth++] = (struct place){SPECIAL_TRUNCATED, 0};
         return false;
     }
-    stack->code[stack->depth] = code;
-    stack->offset[stack->depth++] = instruction_offset(code, instruction);
+    stack->places[stack->depth++] = (struct place){code, instruction_offset(code, instruction)};
     return true;
 }
 

@@ -32,6 +32,7 @@ class ScriptedEngine:
 
     name = "scripted"
     rate = 100
+    rate_used = 80.0
     limits = ("this engine makes things up",)
 
     def __init__(self) -> None:
@@ -255,7 +256,7 @@ def test_the_comments_say_what_the_capture_cost(
     comments = capture.end(make_info()).comments
     monkeypatch.undo()
 
-    assert "engine: scripted, 100 looks/s asked, 95.0 looks/s taken" in comments
+    assert "engine: scripted, 100 looks/s asked, 80.0 allowed by the overhead limit, 95.0 taken" in comments
     assert "cost of taking: 20ms CPU, 1.00% of a core, shared by all captures of that time" in comments
 
 
