@@ -8,10 +8,9 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from profiling_middleware.config import Settings, SettingsError
-from profiling_middleware.labels import begin_work, end_work
+from profiling_middleware.labels import CURRENT, end_work
 from profiling_middleware.middleware.messages import PREFIX, AdminRequest, AdminResponse, is_admin_path
 from profiling_middleware.middleware.service import ProfilerService
-from profiling_middleware.middleware.work import AsgiWork
 from profiling_middleware.threads import OwnThread
 
 if TYPE_CHECKING:
@@ -69,13 +68,11 @@ class ProfilingMiddleware:
         if make is None:
             await self.app(scope, receive, send)
             return
-        work = AsgiWork(self._service.endpoints, scope)
-        token = begin_work(make, work)
+        token = CURRENT.set(make(self._service.endpoints.of_asgi, scope))
         try:
             await self.app(scope, receive, send)
         finally:
             end_work(token)
-            work.end()
 
     def _what_to_look_for(self) -> str:
         # With profiling off one comparison is all that a request pays. Otherwise, or while there is something to do

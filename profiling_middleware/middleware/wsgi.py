@@ -11,10 +11,9 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from profiling_middleware.config import Settings
-from profiling_middleware.labels import LabelMaker, begin_work, end_work
+from profiling_middleware.labels import CURRENT, LabelMaker, end_work
 from profiling_middleware.middleware.messages import PREFIX, AdminRequest, AdminResponse, is_admin_path
 from profiling_middleware.middleware.service import ProfilerService
-from profiling_middleware.middleware.work import WsgiWork
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -62,18 +61,17 @@ class WSGIProfilingMiddleware:
 
     def _serve(self, make: LabelMaker, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serves a request whose samples are labelled, its body too where that is made bit by bit."""
-        work = WsgiWork(self._service.endpoints, environ)
-        token = begin_work(make, work)
+        token = CURRENT.set(make(self._service.endpoints.of_wsgi, environ))
         try:
             body = self.app(environ, start_response)
         except BaseException:
-            _end(token, work)
+            end_work(token)
             raise
         wrapper = environ.get("wsgi.file_wrapper")
         if isinstance(body, list | tuple) or (isinstance(wrapper, type) and isinstance(body, wrapper)):
-            _end(token, work)
+            end_work(token)
             return body
-        return _LabelledBody(body, token, work)
+        return _LabelledBody(body, token)
 
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         answer = self._service.admin().answer(_request(environ))
@@ -88,8 +86,8 @@ class WSGIProfilingMiddleware:
 class _LabelledBody:
     """A body that is still being made while the server sends it; closing it ends the request's work."""
 
-    def __init__(self, body: Iterable[bytes], token: Token[object], work: WsgiWork) -> None:
-        self._body, self._token, self._work = body, token, work
+    def __init__(self, body: Iterable[bytes], token: Token[object]) -> None:
+        self._body, self._token = body, token
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._body)
@@ -100,12 +98,7 @@ class _LabelledBody:
             if close is not None:
                 close()
         finally:
-            _end(self._token, self._work)
-
-
-def _end(token: Token[object], work: WsgiWork) -> None:
-    end_work(token)
-    work.end()
+            end_work(self._token)
 
 
 def _status_line(status: int) -> str:

@@ -272,8 +272,11 @@ static PyObject *own_label(PyObject *self, PyObject *unused)
     (void)self, (void)unused;
     uintptr_t context = (uintptr_t)PyThreadState_Get()->context;
     uintptr_t inside = label_of_own(context), outside = label_of_other(context);
-    PyObject *value = inside && inside == outside ? label_value(inside) : NULL;
-    return value != NULL ? value : Py_NewRef(Py_None);
+    if (!inside || inside != outside)
+        Py_RETURN_NONE;
+    struct label_parts parts = label_parts(inside);
+    Py_XDECREF(parts.resolve);
+    return parts.subject != NULL ? parts.subject : Py_NewRef(Py_None);
 }
 
 static PyMethodDef methods[] = {

@@ -2,15 +2,15 @@
 
 from contextvars import ContextVar
 from types import CodeType
-from typing import final
+from typing import Any, final
 
-from profiling_middleware.labels import Work
+from profiling_middleware.labels import Resolve
 
 @final
 class Label:
-    """What the work of a context is done for; set as the value of the watched ContextVar."""
+    """Whom the work of a context is done for; set as the value of the watched ContextVar."""
 
-    def __new__(cls, value: object, /) -> Label: ...
+    def __new__(cls, resolve: Resolve, subject: Any, /) -> Label: ...
 
 def install() -> bool:
     """Takes SIGPROF. False when somebody else has it."""
@@ -65,7 +65,7 @@ def new_threads() -> list[tuple[int, int, int]]:
     """Key, ident and native id of each thread that has come since the last call."""
 
 def drain() -> tuple[
-    list[tuple[int, int, int, int, int, int, Work | None]],
+    list[tuple[int, int, int, int, int, int, Resolve | None, Any]],
     list[tuple[int, ...]],
     list[tuple[str | int, str | None, int, int]],
     bool,
@@ -73,8 +73,8 @@ def drain() -> tuple[
     """What happened since the last call: samples, new stacks, new frames, and whether all numbers begin anew here.
 
     A sample: time, the thread's key, its stack's number (-1: none), CPU time, time at the stack before, time at this
-    one, the value of its label or None. A stack: the numbers of its frames, leaf first. A frame: qualified name, file,
-    line, first line; for a special frame its number and None.
+    one, and the parts of its label or None. A stack: the numbers of its frames, leaf first. A frame: qualified name,
+    file, line, first line; for a special frame its number and None.
     """
 
 def clear() -> None:
@@ -93,4 +93,4 @@ def own_stack_from_outside() -> list[tuple[CodeType | int, int]] | None:
     """The same, as another thread would see them."""
 
 def own_label() -> object:
-    """The value of the caller's label, if it is seen alike from inside and outside, else None."""
+    """The subject of the caller's label, if it is seen alike from inside and outside, else None."""

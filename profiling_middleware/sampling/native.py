@@ -10,7 +10,7 @@ import threading
 import time
 from typing import NamedTuple
 
-from profiling_middleware.labels import CURRENT, Work
+from profiling_middleware.labels import CURRENT, Resolve
 from profiling_middleware.model import Frame, Sample, Stack, Thread
 from profiling_middleware.sampling import _native
 from profiling_middleware.sampling.clocks import OwnCpu
@@ -27,6 +27,8 @@ _DRAIN_SECONDS_AT_REST = 0.5
 _WAIT_LOOKS_A_SECOND = 20
 _FORGET_SECONDS = 2.0
 _SLACK_NS = 200_000
+# A request that no router has taken by then is one that none takes.
+_LABEL_WAIT_NS = 2_000_000_000
 
 _NO_STACK = -1
 _SPECIAL = {
@@ -59,7 +61,8 @@ def _counts() -> Counts:
     return Counts(*_native.counts())
 
 
-_Unlabelled = tuple[Sample, Work | None]
+_Work = tuple[Resolve, object]
+_Unlabelled = tuple[Sample, _Work | None]
 
 
 def _stack(text: str) -> Stack:
@@ -81,9 +84,9 @@ class NativeEngine:
         self._frames: list[Frame] = []
         self._stacks: list[Stack] = []
         self._threads: dict[int, Thread] = {}
-        self._at: dict[int, tuple[Stack, Work | None]] = {}
+        self._at: dict[int, tuple[Stack, _Work | None]] = {}
         """Where each thread was seen last, and in whose work."""
-        self._worked_at: dict[int, tuple[Stack, Work | None]] = {}
+        self._worked_at: dict[int, tuple[Stack, _Work | None]] = {}
         self._waiting: list[_Unlabelled] = []
         self._own_id = self._unarmed = 0
         self._not_placed_ns = 0
@@ -250,14 +253,16 @@ class NativeEngine:
         cpu: int,
         waited: int,
         seen: int,
-        work: Work | None,
+        resolve: Resolve | None,
+        subject: object,
     ) -> None:
         thread = self._threads.get(key, self._ended)
         if waited:
-            stack, worker = self._at.get(key, (self._unread_stack, None))
-            samples.append((Sample(when - seen, thread, stack, 0, waited), worker))
+            before, before_work = self._at.get(key, (self._unread_stack, None))
+            samples.append((Sample(when - seen, thread, before, 0, waited), before_work))
         if not cpu and not seen:
             return
+        work = (resolve, subject) if resolve is not None else None
         if number == _NO_STACK:
             stack = self._unread_stack
             self._not_placed_ns += cpu
@@ -272,10 +277,11 @@ class NativeEngine:
     def _labelled(self, samples: list[_Unlabelled], *, final: bool) -> list[Sample]:
         """Those whose labels are known; the others wait until they are, or until the `final` time."""
         waiting, self._waiting = self._waiting + samples, []
+        now = time.monotonic_ns()
         labelled = []
         for sample, work in waiting:
-            labels = work.labels() if work is not None else ()
-            if labels is None and not final:
+            labels = work[0](work[1]) if work is not None else ()
+            if labels is None and not final and now - sample.time_ns < _LABEL_WAIT_NS:
                 self._waiting.append((sample, work))
             else:
                 labelled.append(sample._replace(labels=labels) if labels else sample)
@@ -300,7 +306,7 @@ class NativeEngine:
                 stack, work = self._worked_at.get(key, (self._unsampled_stack, None))
                 if stack is self._unsampled_stack:
                     self._not_placed_ns += rest
-                labels = (work.labels() if work is not None else None) or ()
+                labels = (work[0](work[1]) if work is not None else None) or ()
                 samples.append(Sample(now, self._threads.get(key, self._ended), stack, rest, 0, labels))
         samples += self._without_python(now, settled_ns, {native_id for _, native_id, _, _ in rests})
         self._deliver(samples)

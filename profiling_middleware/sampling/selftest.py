@@ -94,5 +94,5 @@ def _labels_are_seen(native: ModuleType) -> bool:
     variable = contextvars.ContextVar[object]("profiling_middleware.selftest")
     native.watch(variable)
     before = native.own_label()
-    variable.set(native.Label("seen"))
+    variable.set(native.Label(None, "seen"))
     return before is None and native.own_label() == "seen"

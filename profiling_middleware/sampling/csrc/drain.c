@@ -9,7 +9,7 @@
 struct sample {
     uint64_t time_ns, cpu_ns, waited_ns, seen_ns;
     uint32_t thread, stack;
-    PyObject *label; /* a strong reference, or NULL */
+    struct label_parts label; /* strong references, or NULL */
 };
 
 struct drain_counts drain_counts;
@@ -17,11 +17,11 @@ static struct sample samples[MAX_SAMPLES];
 static uint32_t sample_count, taken;
 static uint32_t stacks_told, frames_told;
 
-static PyObject *label_of(const struct record *record)
+static struct label_parts label_of(const struct record *record)
 {
     if (!record->label || freed_since(record->label, record->epoch))
-        return NULL;
-    return label_value(record->label);
+        return (struct label_parts){NULL, NULL};
+    return label_parts(record->label);
 }
 
 static void resolve(struct record *record)
@@ -63,10 +63,11 @@ void drain_ring(uintptr_t unused)
 
 static PyObject *sample_tuple(struct sample sample)
 {
-    PyObject *label = sample.label ? sample.label : Py_NewRef(Py_None);
+    PyObject *resolve = sample.label.resolve ? sample.label.resolve : Py_NewRef(Py_None);
+    PyObject *subject = sample.label.subject ? sample.label.subject : Py_NewRef(Py_None);
     /* "N" takes the reference. */
-    return Py_BuildValue("KIlKKKN", sample.time_ns, sample.thread, sample.stack == NO_STACK ? -1L : (long)sample.stack,
-                         sample.cpu_ns, sample.waited_ns, sample.seen_ns, label);
+    return Py_BuildValue("KIlKKKNN", sample.time_ns, sample.thread, sample.stack == NO_STACK ? -1L : (long)sample.stack,
+                         sample.cpu_ns, sample.waited_ns, sample.seen_ns, resolve, subject);
 }
 
 static PyObject *stack_tuple(uint32_t stack)
@@ -110,8 +111,9 @@ void drain_clear(void)
 {
     drain_ring(0);
     while (taken < sample_count) {
-        PyObject *label = samples[taken++].label;
-        Py_XDECREF(label);
+        struct label_parts label = samples[taken++].label;
+        Py_XDECREF(label.resolve);
+        Py_XDECREF(label.subject);
     }
     taken = sample_count = 0;
     begin_anew();

@@ -27,7 +27,7 @@ struct collision_node {
 
 struct label {
     PyObject_HEAD
-    PyObject *value;
+    struct label_parts parts;
     bool sampled;
 };
 
@@ -37,28 +37,33 @@ static uint32_t watched_hash;
 
 static PyObject *label_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    PyObject *value;
+    struct label_parts parts;
     if (keywords != NULL && PyDict_GET_SIZE(keywords) != 0) {
         PyErr_SetString(PyExc_TypeError, "Label() takes no keyword arguments");
         return NULL;
     }
-    if (!PyArg_ParseTuple(arguments, "O:Label", &value))
+    if (!PyArg_ParseTuple(arguments, "OO:Label", &parts.resolve, &parts.subject))
         return NULL;
     struct label *self = (struct label *)type->tp_alloc(type, 0);
-    if (self != NULL)
-        self->value = Py_NewRef(value);
+    if (self != NULL) {
+        Py_INCREF(parts.resolve);
+        Py_INCREF(parts.subject);
+        self->parts = parts;
+    }
     return (PyObject *)self;
 }
 
 static int label_traverse(PyObject *self, visitproc visit, void *arg)
 {
-    Py_VISIT(((struct label *)self)->value);
+    Py_VISIT(((struct label *)self)->parts.resolve);
+    Py_VISIT(((struct label *)self)->parts.subject);
     return 0;
 }
 
 static int label_clear(PyObject *self)
 {
-    Py_CLEAR(((struct label *)self)->value);
+    Py_CLEAR(((struct label *)self)->parts.resolve);
+    Py_CLEAR(((struct label *)self)->parts.subject);
     return 0;
 }
 
@@ -75,7 +80,7 @@ static void label_dealloc(PyObject *self)
 PyTypeObject Label_Type = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "profiling_middleware.sampling._native.Label",
-    .tp_doc = "What the work of a context is done for; `value` is anything.",
+    .tp_doc = "Whom the work of a context is done for.",
     .tp_basicsize = sizeof(struct label),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .tp_new = label_new,
@@ -196,8 +201,10 @@ uintptr_t label_of_other(uintptr_t context)
     return label;
 }
 
-PyObject *label_value(uintptr_t label)
+struct label_parts label_parts(uintptr_t label)
 {
-    PyObject *value = ((struct label *)label)->value;
-    return value != NULL ? Py_NewRef(value) : NULL;
+    struct label_parts parts = ((struct label *)label)->parts;
+    Py_XINCREF(parts.resolve);
+    Py_XINCREF(parts.subject);
+    return parts;
 }

@@ -17,7 +17,12 @@ uintptr_t label_of_own(uintptr_t context);
 /* ... or another one's, whose memory is only read through the kernel. */
 uintptr_t label_of_other(uintptr_t context);
 
-/* What the label at this address stands for, a new reference. With the GIL; the label must not have been freed. */
-PyObject *label_value(uintptr_t label);
+/* What a label is made of: a function, and what it is to be called with to know the labels. */
+struct label_parts {
+    PyObject *resolve, *subject;
+};
+
+/* New references to what the label at this address is made of. With the GIL; the label must not have been freed. */
+struct label_parts label_parts(uintptr_t label);
 
 #endif
