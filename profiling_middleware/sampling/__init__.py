@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from importlib import import_module
 
 from profiling_middleware.config import Settings, SettingsError
 from profiling_middleware.labels import CURRENT, LabelMaker
@@ -37,7 +38,9 @@ def why_not_native() -> str | None:
     """Why there is no native engine here, None when there is. Found out once: it takes stacks of known shape."""
     try:
         with THIS_PROCESS.imports.underway():
-            from profiling_middleware.sampling import _native
+            _native = import_module("profiling_middleware.sampling._native")
+    except ModuleNotFoundError:
+        return "the C extension was not built for this Python and machine"
     except ImportError as error:
         return f"the C extension cannot be loaded: {error}"
     from profiling_middleware.sampling.selftest import why_not_native as failed_test
