@@ -20,9 +20,10 @@ from profiling_middleware.sampling.names import ModuleNames, thread_name
 from profiling_middleware.sampling.natives import NativeThreads
 from profiling_middleware.sampling.stacks import TRUNCATED
 
-# What a handler has noted is fetched so often; long before the ring is full, seldom enough to cost nothing.
-_DRAIN_SECONDS = 0.25
-_DRAIN_SECONDS_AT_REST = 0.5
+# What handlers have noted is fetched so often that the ring, of more than a thousand stacks, does not get full. Each time
+# the GIL has to be waited for, which costs more than all else here.
+_DRAIN_SECONDS, _LEAST_DRAIN_SECONDS, _DRAIN_SECONDS_AT_REST = 1.0, 0.1, 2.0
+_SAMPLES_A_DRAIN = 400
 # Waits are looked at less often than work: who waits does not run away.
 _WAIT_LOOKS_A_SECOND = 20
 _FORGET_SECONDS = 2.0
@@ -152,7 +153,9 @@ class NativeEngine:
             _native.forget_ended()
         if self._governor.changes(now, self._cost_ns()):
             self._adjust()
-        return _DRAIN_SECONDS if samples else _DRAIN_SECONDS_AT_REST
+        if not samples:
+            return _DRAIN_SECONDS_AT_REST
+        return min(_DRAIN_SECONDS, max(_LEAST_DRAIN_SECONDS, _DRAIN_SECONDS * _SAMPLES_A_DRAIN / len(samples)))
 
     def report(self) -> EngineReport:
         counts = _counts()

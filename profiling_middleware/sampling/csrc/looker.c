@@ -133,7 +133,8 @@ static uint64_t measure(struct thread *thread, unsigned *count, uint64_t now)
 
 static void look(uint64_t now)
 {
-    uint64_t process = kernel_process_cpu();
+    /* Without this thread's own, or each look would be a reason to look at everybody. */
+    uint64_t process = kernel_process_cpu() - kernel_own_cpu();
     int64_t unseen = (int64_t)(process - accounted_ns);
     unsigned count = 0;
     looker_counts.looks++;

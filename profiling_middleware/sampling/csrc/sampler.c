@@ -41,7 +41,8 @@ static bool walk(const PyThreadState *state, struct raw_stack *stack)
  * lock, and calls nothing that does. */
 static void sample(struct thread *thread)
 {
-    uint64_t began = kernel_monotonic();
+    /* CPU time and not time: the thread may be put aside while it is in here. */
+    uint64_t began = kernel_own_cpu();
     /* The state of the thread itself, whoever has the GIL: it reads a thread-specific value and no more. */
     const PyThreadState *state = PyGILState_GetThisThreadState();
     struct raw_stack *stack = threads_own_stack(thread);
@@ -56,15 +57,15 @@ static void sample(struct thread *thread)
     }
     memcpy(record->places, stack->places, stack->depth * sizeof *stack->places);
     record->thread = thread->key;
-    record->time_ns = began;
+    record->time_ns = kernel_monotonic();
     record->epoch = freed_count();
     record->label = state != NULL ? label_of_own((uintptr_t)state->context) : 0;
     /* All that was used since the last sample, however many of the timer's expirations that were. */
-    uint64_t now = kernel_own_cpu(), charged = atomic_exchange(&thread->charged_ns, now);
-    record->cpu_ns = now > charged ? now - charged : 0;
+    uint64_t charged = atomic_exchange(&thread->charged_ns, began);
+    record->cpu_ns = began > charged ? began - charged : 0;
     ring_commit(record);
     atomic_fetch_add_explicit(&sampler_counts.samples, 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&sampler_counts.own_ns, kernel_monotonic() - began + delivery_ns, memory_order_relaxed);
+    atomic_fetch_add_explicit(&sampler_counts.own_ns, kernel_own_cpu() - began + delivery_ns, memory_order_relaxed);
     if (threads_changed())
         looker_nudge();
 }
@@ -89,10 +90,10 @@ static void on_signal(int number, siginfo_t *info, void *context)
 
 static void calibrate(void)
 {
-    uint64_t began = kernel_monotonic();
+    uint64_t began = kernel_own_cpu();
     for (int number = 0; number < CALIBRATION_SIGNALS; number++)
         raise(SIGPROF);
-    delivery_ns = (kernel_monotonic() - began) / CALIBRATION_SIGNALS;
+    delivery_ns = (kernel_own_cpu() - began) / CALIBRATION_SIGNALS;
 }
 
 bool sampler_owns_signal(void)
