@@ -27,6 +27,8 @@
 #define SLACK_NS 20000
 /* A thread that has not run for so long is asked for its clock only when the process ran more than the others did. */
 #define HOT_NS (1000 * MS)
+/* CPU time may wait so many looks for a stack that is surely working. */
+#define MOST_CARRIED_LOOKS 10
 #define NEVER UINT64_MAX
 
 struct looker_counts looker_counts;
@@ -63,6 +65,22 @@ static bool is_running(struct thread *thread)
     return state[0] == 'r' || state[0] == '-';
 }
 
+/* Where threads have been seen waiting. One that is seen running there has most likely just been woken, by the same tick
+ * as this thread, and has worked elsewhere. */
+#define WAIT_SLOTS 1024u
+static struct place waits[WAIT_SLOTS];
+
+static struct place *wait_slot(struct place leaf)
+{
+    return &waits[((leaf.code >> 4) ^ (leaf.code >> 14) ^ (uint32_t)leaf.offset) & (WAIT_SLOTS - 1)];
+}
+
+static bool waits_at(struct place leaf)
+{
+    const struct place *known = wait_slot(leaf);
+    return known->code == leaf.code && known->offset == leaf.offset;
+}
+
 static void write_record(struct thread *thread, enum record_kind kind, uint32_t depth, uint64_t now, uint64_t cpu,
                          uint64_t epoch, uintptr_t label)
 {
@@ -88,6 +106,7 @@ static void look_at(struct thread *thread, uint64_t now)
     uintptr_t context = 0;
     uint64_t epoch = freed_count(), cpu = 0;
     bool charges = atomic_load(&charges_cpu), ran = charges && is_running(thread);
+    int64_t most_carried = MOST_CARRIED_LOOKS * (int64_t)atomic_load(&interval);
     if (walk_other(thread->state, &stack, &context) != WALK_DONE) {
         looker_counts.torn++; /* its time is handed out at the next look */
         return;
@@ -96,7 +115,10 @@ static void look_at(struct thread *thread, uint64_t now)
         stack.depth = 1;
         stack.places[0] = (struct place){SPECIAL_NO_PYTHON, 0};
     }
-    if (ran && thread->carried_ns > 0 && is_running(thread)) {
+    ran = ran && is_running(thread);
+    if (charges && !ran)
+        *wait_slot(stack.places[0]) = stack.places[0];
+    if (ran && thread->carried_ns > 0 && (thread->carried_ns > most_carried || !waits_at(stack.places[0]))) {
         cpu = (uint64_t)thread->carried_ns;
         thread->carried_ns = 0;
         atomic_fetch_add(&thread->charged_ns, cpu);
@@ -231,6 +253,7 @@ static void begin_looks(void)
 {
     uint64_t now = kernel_monotonic();
     accounted_ns = quiet_ns = 0;
+    memset(waits, 0, sizeof waits);
     for (struct thread *thread = NULL; (thread = threads_next(thread)) != NULL;) {
         thread->seen = false;
         thread->looked_ns = thread->since_ns = now;
