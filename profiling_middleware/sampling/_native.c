@@ -69,7 +69,7 @@ static PyObject *set_period(PyObject *self, PyObject *period)
     if (PyErr_Occurred())
         return NULL;
     lock_threads();
-    threads_forget_ended();
+    looker_forget_ended();
     unsigned unarmed = threads_set_period(nanoseconds);
     threads_unlock();
     return PyLong_FromUnsignedLong(unarmed);
@@ -133,7 +133,7 @@ static PyObject *forget_ended(PyObject *self, PyObject *unused)
 {
     (void)self, (void)unused;
     lock_threads();
-    threads_forget_ended();
+    looker_forget_ended();
     threads_unlock();
     Py_RETURN_NONE;
 }
@@ -188,6 +188,37 @@ static PyObject *new_threads(PyObject *self, PyObject *unused)
         }
     }
     return list;
+}
+
+static PyObject *ended_threads(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    uint32_t some[64];
+    PyObject *list = PyList_New(0);
+    unsigned count = 64;
+    while (list != NULL && count == 64) {
+        lock_threads();
+        count = threads_take_ended(some, 64);
+        threads_unlock();
+        for (unsigned place = 0; list != NULL && place < count; place++) {
+            PyObject *item = PyLong_FromUnsignedLong(some[place]);
+            if (item == NULL || PyList_Append(list, item) != 0)
+                Py_CLEAR(list);
+            Py_XDECREF(item);
+        }
+    }
+    return list;
+}
+
+static PyObject *enlist(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    /* If the looking thread has the lock, it finds this one by itself: nobody waits here. */
+    if (threads_try_lock()) {
+        threads_enlist(PyThreadState_Get(), kernel_monotonic());
+        threads_unlock();
+    }
+    return PyLong_FromLong(kernel_gettid());
 }
 
 static PyObject *drain(PyObject *self, PyObject *unused)
@@ -294,6 +325,8 @@ static PyMethodDef methods[] = {
     {"forget_ended", forget_ended, METH_NOARGS, NULL},
     {"settle", settle, METH_NOARGS, NULL},
     {"new_threads", new_threads, METH_NOARGS, NULL},
+    {"ended_threads", ended_threads, METH_NOARGS, NULL},
+    {"enlist", enlist, METH_NOARGS, NULL},
     {"drain", drain, METH_NOARGS, NULL},
     {"clear", clear, METH_NOARGS, NULL},
     {"counts", counts, METH_NOARGS, NULL},
@@ -342,7 +375,7 @@ static bool prepare(void)
         return false;
     }
     hooked = true;
-    return codes_init(drain_ring) && labels_init(drain_ring);
+    return codes_init(drain_before_code_goes) && labels_init(drain_ring);
 }
 
 PyMODINIT_FUNC PyInit__native(void)

@@ -64,6 +64,12 @@ def settle() -> tuple[list[tuple[int, int, int, bool]], int]:
 def new_threads() -> list[tuple[int, int, int]]:
     """Key, ident and native id of each thread that has come since the last call."""
 
+def ended_threads() -> list[int]:
+    """The keys of threads that have been let go of since the last call."""
+
+def enlist() -> int:
+    """Puts the calling thread under observation at once, and returns its native id as threading.get_native_id does."""
+
 def drain() -> tuple[
     list[tuple[int, int, int, int, int, int, Resolve | None, Any]],
     list[tuple[int, ...]],

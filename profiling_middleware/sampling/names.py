@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 import threading
 
-from profiling_middleware.sampling.clocks import native_thread_name
+from profiling_middleware.sampling.clocks import ThreadClocks, native_thread_name
 
 
-def thread_name(ident: int, native_id: int) -> str:
-    """Python's name of a thread, or the system's for one that `threading` does not know."""
+def thread_name(ident: int, native_id: int) -> str | None:
+    """Python's name of a thread, or the system's for one that `threading` does not know; None if it has ended."""
     known = getattr(threading, "_active", {}).get(ident)
-    return known.name if known is not None else native_thread_name(native_id)
+    # Idents are used again at once. In a forked child 3.11 still has the parent's number for its only thread.
+    if known is not None and (known.native_id == native_id or known is threading.main_thread()):
+        return str(known.name)
+    return native_thread_name(native_id) if ThreadClocks.cpu_ns(native_id) is not None else None
 
 
 class ModuleNames:

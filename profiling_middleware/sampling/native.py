@@ -6,6 +6,7 @@ Where SIGPROF is not to be had the same code polls: a thread without the GIL loo
 
 from __future__ import annotations
 
+import _thread
 import threading
 import time
 from typing import NamedTuple
@@ -20,14 +21,15 @@ from profiling_middleware.sampling.names import ModuleNames, thread_name
 from profiling_middleware.sampling.natives import NativeThreads
 from profiling_middleware.sampling.stacks import TRUNCATED
 
-# What handlers have noted is fetched so often that the ring, of more than a thousand stacks, does not get full. Each time
+# What handlers have noted is fetched so often that the ring, of a thousand stacks and more, is never full. Each time
 # the GIL has to be waited for, which costs more than all else here.
 _DRAIN_SECONDS, _LEAST_DRAIN_SECONDS, _DRAIN_SECONDS_AT_REST = 1.0, 0.1, 2.0
 _SAMPLES_A_DRAIN = 400
 # Waits are looked at less often than work: who waits does not run away.
 _WAIT_LOOKS_A_SECOND = 20
-_FORGET_SECONDS = 2.0
+_FORGET_SECONDS = 1.0
 _SLACK_NS = 200_000
+_MOST_ENDED_PLACES = 1_000
 # A request that no router has taken by then is one that none takes.
 _LABEL_WAIT_NS = 2_000_000_000
 
@@ -63,6 +65,7 @@ def _counts() -> Counts:
 
 
 _Work = tuple[Resolve, object]
+_Place = tuple[Stack, _Work | None]
 _Unlabelled = tuple[Sample, _Work | None]
 
 
@@ -85,9 +88,11 @@ class NativeEngine:
         self._frames: list[Frame] = []
         self._stacks: list[Stack] = []
         self._threads: dict[int, Thread] = {}
-        self._at: dict[int, tuple[Stack, _Work | None]] = {}
+        self._at: dict[int, _Place] = {}
         """Where each thread was seen last, and in whose work."""
-        self._worked_at: dict[int, tuple[Stack, _Work | None]] = {}
+        self._worked_at: dict[int, _Place] = {}
+        self._ended_at: dict[_Place, int] = {}
+        """How many threads have ended after they worked there last."""
         self._waiting: list[_Unlabelled] = []
         self._own_id = self._unarmed = 0
         self._not_placed_ns = 0
@@ -179,16 +184,23 @@ class NativeEngine:
         _native.stop_looking()
         if self._has_signal:
             _native.uninstall()
+        if threading.get_native_id is _native.enlist:
+            threading.get_native_id = _thread.get_native_id
         self._listeners.clear()
         self._threads.clear()
         self._at.clear()
         self._worked_at.clear()
+        self._ended_at.clear()
         self._waiting.clear()
 
     # -- beginning, end, and change -----------------------------------------------------------------------------
 
     def _begin(self) -> None:
         self._has_signal = self._wants_signals and _native.install()
+        # Each thread that `threading` starts calls this first of all. Otherwise it would be found some milliseconds
+        # later, and a thread that serves one request may have ended by then.
+        if threading.get_native_id is _thread.get_native_id:
+            threading.get_native_id = _native.enlist
         # The extension is the process's: what it knows it may have told another engine.
         _native.clear()
         self._frames.clear()
@@ -233,6 +245,7 @@ class NativeEngine:
     # -- samples ------------------------------------------------------------------------------------------------
 
     def _drain(self, *, final: bool = False) -> list[Sample]:
+        ended = _native.ended_threads()  # before, so that all they have left is in what comes now
         raw, stacks, frames, begins_anew = _native.drain()
         if begins_anew:
             self._frames.clear()
@@ -241,10 +254,13 @@ class NativeEngine:
         known = self._frames
         self._stacks.extend(Stack(tuple(known[number] for number in numbers)) for numbers in stacks)
         for key, ident, native_id in _native.new_threads():
-            self._threads[key] = Thread(thread_name(ident, native_id), native_id)
+            name = thread_name(ident, native_id)
+            self._threads[key] = self._ended if name is None else Thread(name, native_id)
         samples: list[_Unlabelled] = []
         for sample in raw:
             self._take(samples, *sample)
+        for key in ended:
+            self._forget(key)
         return self._labelled(samples, final=final)
 
     def _take(
@@ -263,7 +279,7 @@ class NativeEngine:
         if waited:
             before, before_work = self._at.get(key, (self._unread_stack, None))
             samples.append((Sample(when - seen, thread, before, 0, waited), before_work))
-        if not cpu and not seen:
+        if number == _NO_STACK and not cpu and not seen:
             return
         work = (resolve, subject) if resolve is not None else None
         if number == _NO_STACK:
@@ -271,11 +287,19 @@ class NativeEngine:
             self._not_placed_ns += cpu
         else:
             stack = self._stacks[number]
-        if seen:
+        if seen or not cpu:
+            # A look at the moment at which the thread was found has seen where it is, and no time of it.
             self._at[key] = stack, work
         if cpu:
             self._worked_at[key] = stack, work
         samples.append((Sample(when, thread, stack, cpu, seen), work))
+
+    def _forget(self, key: int) -> None:
+        self._threads.pop(key, None)
+        self._at.pop(key, None)
+        place = self._worked_at.pop(key, None)
+        if place is not None and len(self._ended_at) < _MOST_ENDED_PLACES:
+            self._ended_at[place] = self._ended_at.get(place, 0) + 1
 
     def _labelled(self, samples: list[_Unlabelled], *, final: bool) -> list[Sample]:
         """Those whose labels are known; the others wait until they are, or until the `final` time."""
@@ -326,9 +350,23 @@ class NativeEngine:
         for thread, spent in self._natives.take(self._known_native_ids(known)):
             samples.append(Sample(now, thread, self._native_stack, spent, 0))
             unseen -= spent
-        if unseen > _SLACK_NS:
-            self._not_placed_ns += unseen
-            samples.append(Sample(now, self._ended, self._ended_stack, unseen, 0))
+        return samples + self._of_the_ended(now, unseen)
+
+    def _of_the_ended(self, now: int, unseen: int) -> list[Sample]:
+        """What threads have used after their last sample, or without any.
+
+        The former is less than a period each, and as likely where they worked last as anywhere.
+        """
+        samples = []
+        places, self._ended_at = self._ended_at, {}
+        threads = sum(places.values())
+        tails = min(unseen, int(threads * 1e9 / self.rate_used)) if unseen > 0 else 0
+        for (stack, work), count in places.items():
+            labels = (work[0](work[1]) if work is not None else None) or ()
+            samples.append(Sample(now, self._ended, stack, tails * count // threads, 0, labels))
+        if unseen - tails > _SLACK_NS:
+            self._not_placed_ns += unseen - tails
+            samples.append(Sample(now, self._ended, self._ended_stack, unseen - tails, 0))
         return samples
 
     def _known_native_ids(self, known: set[int] | tuple[()]) -> set[int]:

@@ -57,6 +57,12 @@ void drain_ring(uintptr_t unused)
     }
 }
 
+void drain_before_code_goes(uintptr_t code)
+{
+    drain_ring(code);
+    table_code_freed(code);
+}
+
 /* -- for Python -----------------------------------------------------------------------------------------------------
  * Making objects may set off the garbage collector, which may free code objects, and then drain_ring() is called in
  * between: so everything here is found by counting, and what is appended meanwhile is taken, too. */

@@ -13,6 +13,8 @@ extern struct drain_counts drain_counts;
 
 /* Resolves what is in the ring. With the GIL; runs no Python and frees nothing. */
 void drain_ring(uintptr_t unused);
+/* The same before a code object is freed, whose address may mean another one afterwards. */
+void drain_before_code_goes(uintptr_t code);
 
 /* A new tuple: samples, stacks and frames that are new since the last call, and whether all numbers began anew before
  * that. See _native.pyi. */

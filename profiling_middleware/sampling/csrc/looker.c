@@ -129,17 +129,32 @@ static void look_at(struct thread *thread, uint64_t now)
 
 /* -- one look ---------------------------------------------------------------------------------------------------- */
 
+static void forget(struct thread *thread)
+{
+    if (quiet_ns > thread->looked_ns)
+        thread->looked_ns = quiet_ns;
+    if (thread->looked_ns > thread->since_ns)
+        write_record(thread, RECORD_STAY, 0, thread->looked_ns, 0, 0, 0);
+    threads_forget(thread);
+}
+
+void looker_forget_ended(void)
+{
+    for (struct thread *thread = NULL; (thread = threads_next(thread)) != NULL;)
+        if (kernel_thread_cpu(thread->tid) == 0)
+            forget(thread);
+}
+
 /* How much a thread has run since the last time; it joins `moved` if it has. */
 static uint64_t measure(struct thread *thread, unsigned *count, uint64_t now)
 {
     uint64_t clock = kernel_thread_cpu(thread->tid);
-    if (quiet_ns > thread->looked_ns)
-        thread->looked_ns = quiet_ns;
     if (clock == 0) {
-        write_record(thread, RECORD_STAY, 0, thread->looked_ns, 0, 0, 0);
-        threads_forget(thread);
+        forget(thread);
         return 0;
     }
+    if (quiet_ns > thread->looked_ns)
+        thread->looked_ns = quiet_ns;
     uint64_t ran = clock - thread->clock_ns;
     if (ran == 0 && thread->seen) {
         thread->looked_ns = now;
@@ -217,7 +232,7 @@ static void *run(void *unused)
     int timer = has_signal ? kernel_timer_create(0, kernel_gettid(), LOOKER_SIGNAL) : -1;
     if (timer >= 0)
         kernel_timer_set(timer, PROCESS_PERIOD_NS, PROCESS_PERIOD_NS);
-    uint64_t discovered = 0, next_look = 0;
+    uint64_t discovered = 0, next_look = 0, before = looker_counts.own_ns; /* of threads that looked before this one */
     while (!atomic_load(&stopping)) {
         uint32_t heard = atomic_load(&nudges);
         uint64_t now = kernel_monotonic(), pause = atomic_load(&interval), until = NEVER;
@@ -235,7 +250,7 @@ static void *run(void *unused)
             next_look = now + jittered(pause);
         }
         threads_unlock();
-        looker_counts.own_ns = kernel_own_cpu();
+        looker_counts.own_ns = before + kernel_own_cpu();
         if (pause && next_look < until)
             until = next_look;
         wait_for_nudge(heard, until);

@@ -30,6 +30,8 @@ void looker_nudge(void);
 /* In a forked child: there is no such thread. */
 void looker_abandon(void);
 
+/* Forgets threads that have ended, handing out what they have waited. With threads_lock() held. */
+void looker_forget_ended(void);
 /* Hands out what each thread has spent where it was seen last. With threads_lock() held. */
 void looker_settle(uint64_t now_ns);
 

@@ -26,6 +26,8 @@ static unsigned unarmed;
 static uint64_t settled;
 static struct newcomer newcomers[MAX_THREADS];
 static unsigned newcomer_count;
+static uint32_t ended[MAX_THREADS];
+static unsigned ended_count;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 
 /* Memory that only becomes resident where it is used. */
@@ -49,6 +51,7 @@ struct raw_stack *threads_own_stack(const struct thread *thread) { return &own_s
 
 PyInterpreterState *threads_interpreter(void) { return interpreter; }
 void threads_lock(void) { pthread_mutex_lock(&mutex); }
+bool threads_try_lock(void) { return pthread_mutex_trylock(&mutex) == 0; }
 void threads_unlock(void) { pthread_mutex_unlock(&mutex); }
 bool threads_changed(void)
 {
@@ -115,14 +118,9 @@ void threads_forget(struct thread *thread)
     settled += charged > thread->settled_ns ? charged - thread->settled_ns : 0;
     if (thread->state_file >= 0)
         close(thread->state_file);
+    if (ended_count < MAX_THREADS)
+        ended[ended_count++] = thread->key;
     atomic_store_explicit(&thread->live, false, memory_order_release);
-}
-
-void threads_forget_ended(void)
-{
-    for (struct thread *thread = NULL; (thread = threads_next(thread)) != NULL;)
-        if (kernel_thread_cpu(thread->tid) == 0)
-            threads_forget(thread);
 }
 
 unsigned threads_take_new(struct newcomer *into, unsigned room)
@@ -134,10 +132,22 @@ unsigned threads_take_new(struct newcomer *into, unsigned room)
     return count;
 }
 
+unsigned threads_take_ended(uint32_t *into, unsigned room)
+{
+    unsigned count = ended_count < room ? ended_count : room;
+    memcpy(into, ended, count * sizeof *into);
+    ended_count -= count;
+    memmove(ended, ended + count, ended_count * sizeof *ended);
+    return count;
+}
+
 uint64_t threads_settle(struct thread *thread)
 {
     uint64_t clock = kernel_thread_cpu(thread->tid);
     if (clock == 0)
+        /* It has ended: what it used last is not known, but what has been handed out already must not be again. */
+        clock = atomic_load(&thread->charged_ns);
+    if (clock < thread->settled_ns)
         return 0;
     settled += clock - thread->settled_ns;
     thread->settled_ns = clock;
@@ -158,7 +168,7 @@ void threads_clear(void)
 {
     for (struct thread *thread = NULL; (thread = threads_next(thread)) != NULL;)
         threads_forget(thread);
-    newcomer_count = 0;
+    newcomer_count = ended_count = 0;
     known_id = 0;
     settled = 0;
 }
@@ -171,7 +181,7 @@ void threads_abandon(void)
         if (atomic_exchange(&threads[index].live, false) && threads[index].state_file >= 0)
             close(threads[index].state_file);
     }
-    used = newcomer_count = 0;
+    used = newcomer_count = ended_count = 0;
     settled = 0;
     known_id = 0;
     period = 0;
@@ -269,6 +279,16 @@ static bool inspect(uintptr_t address, const PyThreadState *state, uint64_t now)
     }
     enter(address, state, clock, now);
     return true;
+}
+
+void threads_enlist(const PyThreadState *state, uint64_t now)
+{
+    if (state->interp != interpreter || !inspect((uintptr_t)state, state, now) || state->id != known_id)
+        return;
+    /* The newest of all, and all others are known: nobody has to look for it. */
+    known_id++;
+    if (threads_made(interpreter) == state->id)
+        atomic_store(&made, state->id);
 }
 
 void threads_discover(uint64_t now)

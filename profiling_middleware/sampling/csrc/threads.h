@@ -35,14 +35,15 @@ PyInterpreterState *threads_interpreter(void);
 
 /* All that follows is for one caller at a time: with threads_lock(). Handlers only use the last two. */
 void threads_lock(void);
+bool threads_try_lock(void);
 void threads_unlock(void);
 
 /* Finds threads that have come since the last time; each gets its timer if sampling is on. True when there may be more. */
 void threads_discover(uint64_t now_ns);
 /* Whether threads have come since, or were not ready to be observed. Safe in a handler. */
 bool threads_changed(void);
-/* Forgets those that have ended. */
-void threads_forget_ended(void);
+/* Puts the calling thread, which has this state, under observation at once: it has only just begun. */
+void threads_enlist(const PyThreadState *state, uint64_t now_ns);
 void threads_forget(struct thread *thread);
 /* Forgets all: the next discovery finds them anew. */
 void threads_clear(void);
@@ -64,6 +65,8 @@ struct newcomer {
     unsigned long ident;
 };
 unsigned threads_take_new(struct newcomer *into, unsigned room);
+/* The keys of those that were forgotten since the last call; likewise. */
+unsigned threads_take_ended(uint32_t *into, unsigned room);
 
 /* Timers: each thread gets one that fires after `period_ns` of its CPU time; 0 ends all of them. Returns how many could not
  * have one. */
