@@ -1,0 +1,119 @@
+"""What the native engine says of its own cost, and of threads that come while it looks."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from engine_kit import DEADLINE, Heard, Worker, burn, look_until
+
+from profiling_middleware.sampling.engine import Engine
+from profiling_middleware.threads import wait_until_gone
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the native engine is Linux's")
+
+
+class Burner:
+    """A thread that works until the test is over."""
+
+    def __init__(self) -> None:
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._end.is_set():
+            burn(0.001)
+
+    def end(self) -> None:
+        self._end.set()
+        self._thread.join(DEADLINE)
+
+
+@pytest.fixture
+def burner() -> Iterator[Burner]:
+    burner = Burner()
+    yield burner
+    burner.end()
+
+
+def wait_for_looks(engine: Engine, count: int) -> None:
+    """Returns once the engine's own thread has looked that often.
+
+    It waits and does not work meanwhile, because the CPU time of the thread that calls the engine is the engine's, too.
+    """
+    before, pause, give_up = engine.report().looks, threading.Event(), time.monotonic() + DEADLINE
+    while engine.report().looks < before + count:
+        assert time.monotonic() < give_up
+        pause.wait(0.01)
+
+
+def nothing_negative(heard: Heard) -> bool:
+    return all(sample.cpu_ns >= 0 and sample.wall_ns >= 0 for sample in heard.samples)
+
+
+@pytest.mark.usefixtures("burner")
+def test_the_cost_grows_from_one_capture_to_the_next(open_engine: Callable[..., Engine]) -> None:
+    engine = open_engine("polling", sample_rate=1000)
+    engine.attach(long := Heard(wants_waits=True))
+    wait_for_looks(engine, 300)
+    engine.detach(long)
+
+    before = engine.report()
+    engine.attach(short := Heard(wants_waits=True))
+    wait_for_looks(engine, 3)
+    engine.detach(short)
+
+    assert engine.report().since(before).cpu_ns > 0
+    assert nothing_negative(short)
+
+
+@pytest.mark.usefixtures("burner")
+def test_the_cost_goes_on_growing_when_a_fork_has_passed(open_engine: Callable[..., Engine]) -> None:
+    engine = open_engine("polling", sample_rate=1000)
+    engine.attach(heard := Heard(wants_waits=True))
+    wait_for_looks(engine, 300)
+    before = engine.report()
+    engine.pause()
+    engine.resume()
+    wait_for_looks(engine, 3)
+    after = engine.report()
+    engine.detach(heard)
+
+    assert after.since(before).cpu_ns > 0
+    assert nothing_negative(heard)
+
+
+def test_a_thread_that_has_ended_when_the_capture_ends_is_counted_once(native_engine: Engine) -> None:
+    heard, worker = Heard(), Worker("short", lambda: burn(0.3), wait=False)
+    before = time.process_time_ns()
+    native_engine.attach(heard)
+    worker.begin.set()
+    look_until(native_engine, worker.done)
+    wait_until_gone(worker.thread, DEADLINE)
+    native_engine.detach(heard)
+    used = time.process_time_ns() - before
+
+    assert heard.cpu_ns() == pytest.approx(used, rel=0.03, abs=5_000_000)
+
+
+def test_a_thread_that_comes_and_only_waits_is_seen_where_it_waits(native_engine: Engine) -> None:
+    native_engine.attach(heard := Heard(wants_waits=True))
+    native_engine.look()
+    before = time.monotonic_ns()
+    late, burner = Worker("latecomer", lambda: None), Worker("burner", lambda: burn(0.3))
+    try:
+        late.begin.set()
+        assert late.done.wait(DEADLINE)
+        burner.begin.set()
+        look_until(native_engine, burner.done)
+        native_engine.detach(heard)
+        passed = time.monotonic_ns() - before
+    finally:
+        late.join()
+        burner.join()
+
+    assert heard.wall_ns("latecomer", ".waits_for_the_end") >= passed - 200_000_000
