@@ -19,7 +19,8 @@ static uint32_t stacks_told, frames_told;
 
 static struct label_parts label_of(const struct record *record)
 {
-    if (!record->label || freed_since(record->label, record->epoch))
+    if (!record->label || (record->labels_freed != OWN_STACK &&
+                           freed_since(&freed_labels, record->label, record->labels_freed)))
         return (struct label_parts){NULL, NULL};
     return label_parts(record->label);
 }

@@ -72,7 +72,7 @@ static void label_dealloc(PyObject *self)
     PyObject_GC_UnTrack(self);
     if (((struct label *)self)->sampled)
         on_free((uintptr_t)self);
-    freed_note((uintptr_t)self);
+    freed_note(&freed_labels, (uintptr_t)self);
     label_clear(self);
     Py_TYPE(self)->tp_free(self);
 }

@@ -81,13 +81,18 @@ static bool waits_at(struct place leaf)
     return known->code == leaf.code && known->offset == leaf.offset;
 }
 
-static void write_record(struct thread *thread, enum record_kind kind, uint32_t depth, uint64_t now, uint64_t cpu,
-                         uint64_t epoch, uintptr_t label)
+/* What was freed before a stack was read. */
+struct moment {
+    uint64_t codes_freed, labels_freed;
+};
+
+static bool write_record(struct thread *thread, enum record_kind kind, uint32_t depth, uint64_t now, uint64_t cpu,
+                         struct moment moment, uintptr_t label)
 {
     struct record *record = ring_reserve(kind, depth);
     if (record == NULL) {
         looker_counts.no_room++;
-        return;
+        return false;
     }
     memcpy(record->places, stack.places, depth * sizeof *stack.places);
     record->thread = thread->key;
@@ -95,20 +100,31 @@ static void write_record(struct thread *thread, enum record_kind kind, uint32_t 
     record->cpu_ns = cpu;
     record->waited_ns = thread->looked_ns - thread->since_ns;
     record->seen_ns = depth ? now - thread->looked_ns : 0;
-    record->epoch = epoch;
+    record->codes_freed = moment.codes_freed;
+    record->labels_freed = moment.labels_freed;
     record->label = label;
     ring_commit(record);
     thread->since_ns = depth ? now : thread->looked_ns;
+    return true;
 }
 
+/* Hands out what a thread has waited where it was seen last. */
+static void write_stay(struct thread *thread)
+{
+    if (thread->looked_ns > thread->since_ns)
+        write_record(thread, RECORD_STAY, 0, thread->looked_ns, 0, (struct moment){0, 0}, 0);
+}
+
+/* Where the thread is; what cannot be read or written now is handed out with the next look. */
 static void look_at(struct thread *thread, uint64_t now)
 {
     uintptr_t context = 0;
-    uint64_t epoch = freed_count(), cpu = 0;
+    struct moment moment = {freed_count(&freed_codes), freed_count(&freed_labels)};
+    uint64_t cpu = 0;
     bool charges = atomic_load(&charges_cpu), ran = charges && is_running(thread);
     int64_t most_carried = MOST_CARRIED_LOOKS * (int64_t)atomic_load(&interval);
     if (walk_other(thread->state, &stack, &context) != WALK_DONE) {
-        looker_counts.torn++; /* its time is handed out at the next look */
+        looker_counts.torn++;
         return;
     }
     if (stack.depth == 0) {
@@ -118,13 +134,14 @@ static void look_at(struct thread *thread, uint64_t now)
     ran = ran && is_running(thread);
     if (charges && !ran)
         *wait_slot(stack.places[0]) = stack.places[0];
-    if (ran && thread->carried_ns > 0 && (thread->carried_ns > most_carried || !waits_at(stack.places[0]))) {
+    if (ran && thread->carried_ns > 0 && (thread->carried_ns > most_carried || !waits_at(stack.places[0])))
         cpu = (uint64_t)thread->carried_ns;
-        thread->carried_ns = 0;
-        atomic_fetch_add(&thread->charged_ns, cpu);
-    }
+    if (!write_record(thread, RECORD_LOOK, stack.depth, now, cpu, moment, label_of_other(context)))
+        return;
+    thread->carried_ns -= (int64_t)cpu;
+    atomic_fetch_add(&thread->charged_ns, cpu);
+    thread->looked_ns = now;
     thread->seen = true;
-    write_record(thread, RECORD_LOOK, stack.depth, now, cpu, epoch, label_of_other(context));
 }
 
 /* -- one look ---------------------------------------------------------------------------------------------------- */
@@ -133,8 +150,8 @@ static void forget(struct thread *thread)
 {
     if (quiet_ns > thread->looked_ns)
         thread->looked_ns = quiet_ns;
-    if (thread->looked_ns > thread->since_ns)
-        write_record(thread, RECORD_STAY, 0, thread->looked_ns, 0, 0, 0);
+    if (atomic_load(&interval))
+        write_stay(thread);
     threads_forget(thread);
 }
 
@@ -192,17 +209,18 @@ static void look(uint64_t now)
     for (unsigned number = 0; number < count; number++) {
         if (!moved[number]->ours)
             look_at(moved[number], now);
-        moved[number]->looked_ns = now;
     }
 }
 
 void looker_settle(uint64_t now)
 {
+    if (!atomic_load(&interval))
+        return;
     for (struct thread *thread = NULL; (thread = threads_next(thread)) != NULL;) {
         if (thread->ours)
             continue;
         thread->looked_ns = now;
-        write_record(thread, RECORD_STAY, 0, now, 0, 0, 0);
+        write_stay(thread);
     }
 }
 

@@ -1,5 +1,4 @@
 #include "sampler.h"
-#include "codes.h"
 #include "kernel.h"
 #include "labels.h"
 #include "looker.h"
@@ -58,7 +57,7 @@ static void sample(struct thread *thread)
     memcpy(record->places, stack->places, stack->depth * sizeof *stack->places);
     record->thread = thread->key;
     record->time_ns = kernel_monotonic();
-    record->epoch = freed_count();
+    record->codes_freed = record->labels_freed = OWN_STACK;
     record->label = state != NULL ? label_of_own((uintptr_t)state->context) : 0;
     /* All that was used since the last sample, however many of the timer's expirations that were. */
     uint64_t charged = atomic_exchange(&thread->charged_ns, began);

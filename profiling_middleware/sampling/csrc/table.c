@@ -147,10 +147,10 @@ static uint32_t frame_of(struct place place)
 
 static bool all_alive(const struct record *record)
 {
-    bool freed = record->epoch != freed_count();
+    bool freed = record->codes_freed != OWN_STACK && record->codes_freed != freed_count(&freed_codes);
     for (uint32_t number = 0; number < record->depth; number++) {
         uintptr_t code = record->places[number].code;
-        if (code >= SPECIAL_END && ((freed && freed_since(code, record->epoch)) || !code_is_alive(code)))
+        if (code >= SPECIAL_END && ((freed && freed_since(&freed_codes, code, record->codes_freed)) || !code_is_alive(code)))
             return false;
     }
     return true;
