@@ -115,7 +115,8 @@ static void write_stay(struct thread *thread)
         write_record(thread, RECORD_STAY, 0, thread->looked_ns, 0, (struct moment){0, 0}, 0);
 }
 
-/* Where the thread is; what cannot be read or written now is handed out with the next look. */
+/* Where the thread is. What cannot be read or written now is handed out with the next look, which then asks everybody:
+ * this one may not run again for long. */
 static void look_at(struct thread *thread, uint64_t now)
 {
     uintptr_t context = 0;
@@ -123,8 +124,10 @@ static void look_at(struct thread *thread, uint64_t now)
     uint64_t cpu = 0;
     bool charges = atomic_load(&charges_cpu), ran = charges && is_running(thread);
     int64_t most_carried = MOST_CARRIED_LOOKS * (int64_t)atomic_load(&interval);
+    thread->seen = false;
     if (walk_other(thread->state, &stack, &context) != WALK_DONE) {
         looker_counts.torn++;
+        accounted_ns = 0;
         return;
     }
     if (stack.depth == 0) {
@@ -136,8 +139,10 @@ static void look_at(struct thread *thread, uint64_t now)
         *wait_slot(stack.places[0]) = stack.places[0];
     if (ran && thread->carried_ns > 0 && (thread->carried_ns > most_carried || !waits_at(stack.places[0])))
         cpu = (uint64_t)thread->carried_ns;
-    if (!write_record(thread, RECORD_LOOK, stack.depth, now, cpu, moment, label_of_other(context)))
+    if (!write_record(thread, RECORD_LOOK, stack.depth, now, cpu, moment, label_of_other(context))) {
+        accounted_ns = 0;
         return;
+    }
     thread->carried_ns -= (int64_t)cpu;
     atomic_fetch_add(&thread->charged_ns, cpu);
     thread->looked_ns = now;
