@@ -27,6 +27,7 @@ from profiling_middleware.model import (
     ValueType,
 )
 from profiling_middleware.process import THIS_PROCESS
+from profiling_middleware.sampling import why_not_native
 from profiling_middleware.stores import KeyTaken
 
 DEADLINE = 10.0
@@ -55,6 +56,16 @@ def nothing_is_left_behind() -> Iterator[None]:
             thread.join(DEADLINE)
             assert not thread.is_alive(), f"{thread.name} still runs"
     assert sys.getswitchinterval() == interval
+
+
+@pytest.fixture
+def without_extension(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As if the C extension had not been built."""
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "profiling_middleware.sampling._native", None)
+        why_not_native.cache_clear()
+        yield
+    why_not_native.cache_clear()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -282,9 +282,61 @@ def test_the_settings_of_the_environment_are_taken_when_none_are_given(monkeypat
     assert Profiler().settings == Settings(service_name="checkout")
 
 
-def test_a_named_engine_that_is_missing_is_refused_at_once() -> None:
-    with pytest.raises(SettingsError, match="PROFILE_ENGINE"):
-        Profiler(Settings(engine="native"))
+@pytest.mark.usefixtures("without_extension")
+@pytest.mark.parametrize("name", ["native", "polling"])
+def test_a_named_engine_that_is_missing_is_refused_at_once(name: str) -> None:
+    with pytest.raises(SettingsError, match=rf"PROFILE_ENGINE \(engine\) = '{name}' .*was not built"):
+        Profiler(Settings(engine=name))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["native", "polling"])
+def test_a_named_engine_that_is_there_is_used(
+    settings: Settings, name: str, need_native: Callable[[], None], deadline: float
+) -> None:
+    need_native()
+    with Profiler(dataclasses.replace(settings, engine=name)) as profiler, Service():  # type: ignore[arg-type]
+        artifact = profiler.record("cpu", 0.2).result.result(deadline).artifact
+
+    assert f"engine: {name}, ".encode() in gzip.decompress(artifact.body)
+    assert b"the_work_of_the_service" in gzip.decompress(artifact.body)
+
+
+@pytest.mark.usefixtures("without_extension")
+def test_without_the_extension_the_portable_engine_runs_and_the_log_says_so_once(
+    settings: Settings, caplog: pytest.LogCaptureFixture, deadline: float
+) -> None:
+    with Profiler(settings) as profiler, Service():
+        captured = [profiler.record("cpu", 0.1).result.result(deadline).artifact for _ in range(2)]
+
+    assert all(b"engine: python, " in gzip.decompress(artifact.body) for artifact in captured)
+    said = [record for record in caplog.records if "portable engine" in record.message]
+    assert [(record.levelname, record.message) for record in said] == [
+        (
+            "WARNING",
+            "profiling: the portable engine is used, which is less exact: "
+            "the C extension was not built for this Python and machine",
+        )
+    ]
+
+
+def test_where_the_native_engine_runs_the_log_does_not_speak_of_another(
+    settings: Settings, need_native: Callable[[], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    need_native()
+    with Profiler(settings):
+        pass
+
+    assert "portable engine" not in caplog.text
+
+
+@pytest.mark.usefixtures("without_extension")
+def test_who_asks_for_the_portable_engine_is_not_told_of_another(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Profiler(dataclasses.replace(settings, engine="python")) as profiler:
+        assert profiler.label_maker is None
+
+    assert "portable engine" not in caplog.text
 
 
 # -- what it says -----------------------------------------------------------------------------------------------------

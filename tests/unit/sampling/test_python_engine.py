@@ -10,9 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from profiling_middleware.config import Settings, SettingsError
 from profiling_middleware.model import Sample
-from profiling_middleware.sampling import make_engine
 from profiling_middleware.sampling.clocks import RunState, RunStates
 from profiling_middleware.sampling.python import PythonEngine
 
@@ -439,20 +437,6 @@ def test_no_frame_is_kept_alive_by_a_look(engine: PythonEngine) -> None:
         engine.detach(heard)
     finally:
         worker.join()
-
-
-@pytest.mark.parametrize("name", ["auto", "python"])
-def test_the_engine_is_made_with_the_rate_of_the_settings(name: str) -> None:
-    engine = make_engine(Settings(engine=name, sample_rate=250))  # type: ignore[arg-type]
-
-    assert (engine.name, engine.rate) == ("python", 250)
-    engine.close()
-
-
-@pytest.mark.parametrize("name", ["native", "polling"])
-def test_a_named_engine_that_is_missing_is_refused_with_a_remedy(name: str) -> None:
-    with pytest.raises(SettingsError, match=rf"PROFILE_ENGINE \(engine\) = '{name}' .*use python, or auto"):
-        make_engine(Settings(engine=name))  # type: ignore[arg-type]
 
 
 def test_a_thread_that_has_just_been_woken_is_not_taken_for_working_where_it_waited(
