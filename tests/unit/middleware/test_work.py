@@ -192,6 +192,31 @@ def test_a_websocket_has_an_endpoint_and_no_method(labelled_asgi: Callable[[Any]
     assert seen.labels == [(Label("endpoint", "/feed/{topic}"),)]
 
 
+@pytest.mark.parametrize(
+    ("path", "endpoint"),
+    [("/shop/acme/cart", "/shop/{tenant}/cart"), ("/shop/acme/v1/x/1", "/shop/{tenant}/v1/x/{y}")],
+)
+def test_a_mounted_route_is_labelled_with_the_whole_way_to_it(
+    labelled_asgi: Callable[[Any], Any], seen: Seen, path: str, endpoint: str
+) -> None:
+    assert ask(labelled_asgi(routed(seen)), path) == b"seen"
+
+    assert seen.labels == [labels(endpoint)]
+
+
+def test_a_mounted_application_is_labelled_with_the_whole_way_to_it(
+    labelled_asgi: Callable[[Any], Any], seen: Seen
+) -> None:
+    async def inner(request: Request) -> Response:
+        return await seen(request)
+
+    mounted = Starlette(routes=[Route("/orders/{id}", inner)])
+    outer = Starlette(routes=[Mount("/api", app=mounted)])
+    assert ask(labelled_asgi(outer), "/api/orders/7") == b"seen"
+
+    assert seen.labels == [labels("/api/orders/{id}")]
+
+
 def test_the_route_that_a_framework_names_is_believed(endpoints: Endpoints) -> None:
     """As FastAPI does from 0.110 on: `scope["route"]` has the path."""
     route = SimpleNamespace(path="/users/{user_id}")
@@ -262,6 +287,28 @@ def test_there_are_no_more_endpoints_than_the_bound(endpoints: Endpoints, monkey
     assert found[:10] == [labels(f"/user/{number}") for number in range(10)]
     assert set(found[10:]) == {labels("<other endpoints>")}
     assert len(endpoints._labels) <= 11
+
+
+def test_methods_that_clients_make_up_do_not_exceed_the_bound(
+    endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Servers hand on any method, and a router says whom it chose before it refuses one."""
+    monkeypatch.setattr(work, "_MAX_ENDPOINTS", 10)
+    for number in range(100):
+        assert endpoints.of_asgi({"method": f"M{number}", "route": SimpleNamespace(path="/")}) is not None
+
+    assert len(endpoints._labels) <= 20
+
+
+def test_beyond_the_bound_labels_are_the_same_objects_too(
+    endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "_MAX_ENDPOINTS", 10)
+    scopes = [{"method": "GET", "route": SimpleNamespace(path=f"/user/{number}")} for number in range(30)]
+
+    found = [endpoints.of_asgi(scope) for scope in [*scopes, *scopes]]
+
+    assert len({id(one) for one in found}) <= 11
 
 
 def test_no_more_templates_are_kept_than_the_bound(endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch) -> None:
