@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from http import HTTPMethod
 from typing import Any
 
 from profiling_middleware.labels import Labels
 from profiling_middleware.model import Label
 
 _MAX_ENDPOINTS = 1_000
-_OTHER = "<other endpoints>"
+_OTHER: Labels = (Label("endpoint", "<other endpoints>"),)
+_METHODS = frozenset(method.value for method in HTTPMethod)
 
 
 class Endpoints:
@@ -21,15 +23,12 @@ class Endpoints:
 
     def of_asgi(self, scope: Mapping[str, Any]) -> Labels | None:
         """The labels of a request or websocket, None while no router has written into its scope whom it chose."""
-        path = getattr(scope.get("route"), "path", None)
-        endpoint = scope.get("endpoint")
-        if isinstance(path, str):
-            return self._of(scope.get("method", ""), path)
-        if endpoint is None:
+        chosen = scope.get("route") or scope.get("endpoint")
+        if chosen is None:
             return None
-        # The outermost application's routes: scope["router"] may be that of a mounted one.
-        routes = getattr(scope.get("app") or scope.get("router"), "routes", ())
-        return self._of(scope.get("method", ""), self._template(endpoint, routes))
+        # The outermost router: scope["app"] is a mounted application by now, and scope["route"] a route in it.
+        routes = getattr(scope.get("router") or scope.get("app"), "routes", ())
+        return self._of(scope.get("method", ""), self._template(chosen, routes))
 
     def of_wsgi(self, environ: Mapping[str, Any]) -> Labels | None:
         """The labels of a request, None while its framework has not said whom it chose."""
@@ -39,23 +38,23 @@ class Endpoints:
 
     def _of(self, method: str, endpoint: str) -> Labels:
         known = self._labels.get((method, endpoint))
+        if known is None and len(self._labels) >= _MAX_ENDPOINTS:
+            return _OTHER
         if known is None:
-            if len(self._labels) >= _MAX_ENDPOINTS:
-                endpoint = _OTHER
-            pairs = ("endpoint", endpoint), ("method", method)
-            known = tuple(Label(name, value) for name, value in pairs if value)
-            self._labels[method, endpoint] = known
+            # Clients may make up methods, and servers hand them on.
+            pairs = ("endpoint", endpoint), ("method", method if method in _METHODS else "")
+            known = self._labels[method, endpoint] = tuple(Label(name, value) for name, value in pairs if value)
         return known
 
-    def _template(self, endpoint: object, routes: Iterable[object]) -> str:
-        """The path of the route that leads to `endpoint`, such as `/items/{id}`, or else the endpoint's own name."""
-        known = self._templates.get(id(endpoint))
-        if known is not None and known[0] is endpoint:
+    def _template(self, chosen: object, routes: Iterable[object]) -> str:
+        """The path that leads to a route or an endpoint, such as `/items/{id}`, or else its own path or name."""
+        known = self._templates.get(id(chosen))
+        if known is not None and known[0] is chosen:
             return known[1]
-        path = _path_to(endpoint, routes)
-        name = path if path is not None else f"{_name(endpoint, '__module__')}.{_name(endpoint, '__qualname__')}"
+        path = _path_to(chosen, routes) or getattr(chosen, "path", None)
+        name = path if isinstance(path, str) else f"{_name(chosen, '__module__')}.{_name(chosen, '__qualname__')}"
         if len(self._templates) < _MAX_ENDPOINTS:
-            self._templates[id(endpoint)] = endpoint, name
+            self._templates[id(chosen)] = chosen, name
         return name
 
 
@@ -63,12 +62,12 @@ def _name(thing: object, attribute: str) -> str:
     return str(getattr(thing, attribute, None) or getattr(type(thing), attribute, ""))
 
 
-def _path_to(endpoint: object, routes: Iterable[object]) -> str | None:
+def _path_to(chosen: object, routes: Iterable[object]) -> str | None:
     for route in routes:
         path = getattr(route, "path", "")
-        if getattr(route, "endpoint", None) is endpoint:
+        if route is chosen or getattr(route, "endpoint", None) is chosen:
             return str(path)
-        below = _path_to(endpoint, getattr(route, "routes", None) or ())
+        below = _path_to(chosen, getattr(route, "routes", None) or ())
         if below is not None:
             return f"{path}{below}"
     return None
