@@ -72,11 +72,12 @@ def main() -> None:
 
 
 def _measure(case: Case, profiler: str, options: argparse.Namespace) -> None:
-    measured = f"{profiler} {case.kinds}" if profiler in ENGINES else profiler
+    engine = profiler if profiler in ENGINES else None
+    measured = f"capture {case.kinds}" if engine else profiler
     slices: dict[str, list[Slice]] = {name: [] for name in (_NOTHING, _BARE, measured)}
     order = list(slices)
     generator = random.Random(0)
-    with Service(serve=case.load, rate=options.rate) as service:
+    with Service(serve=case.load, rate=options.rate, engine=engine) as service:
         service.sleepers(case.sleepers)
         load = options.load if case.load else None
         _slice(service, _NOTHING, options.seconds, load)

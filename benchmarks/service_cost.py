@@ -6,8 +6,9 @@ which is known to cost 5 % of a core and has to be found.
 
 The sample app runs in one process and gets the same requests in every slice, from this process on 127.0.0.1. Slices
 come in pairs, one with profiling and one without, in random order; compared are the two of a pair, so that what the
-machine does besides is in both. A slice begins when the capture has begun and ends with the last answer. What opening
-and closing a capture costs, which a service pays once a window, is told apart.
+machine does besides is in both. With an engine of this project the one goes through a middleware that is on, which
+labels requests, the other through one that is off. A slice begins when the capture has begun and ends with the last
+answer. What opening and closing a capture costs, which a service pays once a window, is told apart.
 
 What a peer leaves in the process when it is switched off (patched modules) is in both sides. pyinstrument and py-spy
 are not measured: the one has to be started on the event loop's own thread, the other is another process.
@@ -63,13 +64,14 @@ def main() -> None:
     slices = f"{pairs} pairs of slices of {options.seconds:g} s at {options.load:g} requests/s"
     print(f"on against off: {slices}; {machine()}")
     for profiler in options.profilers:
-        name = f"{profiler} {options.kinds}" if profiler in ENGINES else profiler
-        with Service(serve=True, rate=options.rate) as service:
+        engine = profiler if profiler in ENGINES else None
+        name = f"capture {options.kinds}" if engine else profiler
+        with Service(serve=True, rate=options.rate, engine=engine) as service:
             for _ in range(_WARM_UP_SLICES):
                 _slice(service, options)
             generator = random.Random(0)
             measured = [_pair(service, name, options, on_first=generator.random() < 0.5) for _ in range(pairs)]
-        _report(name, measured)
+        _report(f"{engine} {options.kinds}" if engine else profiler, measured)
 
 
 def _pair(service: Service, name: str, options: argparse.Namespace, *, on_first: bool) -> Pair:

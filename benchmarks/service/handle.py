@@ -17,15 +17,22 @@ from sample_app.ports import free_port
 _ROOT = Path(__file__).parents[2]
 _START_SECONDS = 60.0
 _END_SECONDS = 20.0
+_FIRST_WINDOW_SECONDS = 4.0
+"""More than until the first window is over, which no setting prevents."""
 
 
 class Service:
     """A process of its own, as a context manager; it ends with the `with` block."""
 
-    def __init__(self, *, serve: bool, rate: int) -> None:
-        """`serve`: the sample app is in it; `rate`: samples a second of whatever is switched on."""
+    def __init__(self, *, serve: bool, rate: int, engine: str | None) -> None:
+        """`serve`: the sample app is in it. `rate`: samples a second of whatever is switched on.
+
+        `engine`: of this project's captures, if it is these that are switched on.
+        """
         self._port = free_port() if serve else None
         arguments = ["--rate", str(rate)] + (["--port", str(self._port)] if self._port else [])
+        arguments += ["--engine", engine] if engine else []
+        self._profiled = engine is not None
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PROFILE_", "DD_", "OTEL_"))}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.service.process", *arguments],
@@ -42,6 +49,8 @@ class Service:
         self.memory()
         if self._port is not None:
             self._wait_until_it_answers()
+            if self._profiled:
+                time.sleep(_FIRST_WINDOW_SECONDS)
         return self
 
     def __exit__(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from benchmarks.service.bare_thread import Bare
-from profiling_middleware.config import ENGINES
+from profiling_middleware import Settings
 from profiling_middleware.units import parse_duration
 from sample_app.pprof_reader import read_pprof
 
@@ -35,15 +35,15 @@ class Switch(Protocol):
         """Returns when nothing of it is left running: its own CPU time, if it knows, as a share of a core."""
 
 
-def make_switch(name: str, rate: int) -> Switch:
+def make_switch(name: str, rate: int, settings: Settings) -> Switch:
     """By name, `rate` being samples and wake-ups a second. ValueError for a name that says nothing here.
 
-    `auto cpu+wall` is an engine and what it captures, `bare` a thread that only wakes, `burner 0.02` one that burns so
-    much of a core; anything else is a peer.
+    `capture cpu+wall` takes these kinds with a profiler of these settings, `bare` is a thread that only wakes,
+    `burner 0.02` one that burns so much of a core; anything else is a peer.
     """
     what, _, argument = name.partition(" ")
-    if what in ENGINES:
-        return _Own(what, rate, argument.split("+"))
+    if what == "capture":
+        return _Captures(settings, argument.split("+"))
     if what == "bare":
         return _BareSwitch(rate)
     if what == "burner":
@@ -51,15 +51,15 @@ def make_switch(name: str, rate: int) -> Switch:
     return _Peer(name, rate)
 
 
-class _Own:
-    def __init__(self, engine: str, rate: int, kinds: Sequence[str]) -> None:
+class _Captures:
+    def __init__(self, settings: Settings, kinds: Sequence[str]) -> None:
         # Loaded when it is needed first, as the middleware does it: it is part of what profiling takes of memory.
         from benchmarks.truth.profilers import own
         from profiling_middleware.profiler import Profiler
 
         self._own = own
-        # Shared: what is switched on in turn are kinds of capture, and a process has one profiler.
-        self._profiler = Profiler.shared(own.settings(engine, rate))
+        # The one that a middleware in this process has as well.
+        self._profiler = Profiler.shared(settings)
         self._kinds = kinds
         self._recordings: list[Recording] = []
 

@@ -33,8 +33,7 @@ def own_engine(engine: str) -> Profiler:
     )
 
 
-def settings(engine: str, rate: int) -> Settings:
-    """Those of a service that wants this engine. Raises SettingsError when it cannot be named."""
+def _settings(engine: str, rate: int) -> Settings:
     return Settings(engine=cast(EngineName, engine), sample_rate=rate, max_seconds=86_400, service_name="benchmark")
 
 
@@ -58,7 +57,7 @@ def end(recordings: Sequence[Recording]) -> list[bytes]:
 
 @contextmanager
 def _recording(engine: str, directory: Path, rate: int, seconds: float) -> Iterator[None]:
-    profiler = OwnProfiler(settings(engine, rate))
+    profiler = OwnProfiler(_settings(engine, rate))
     recordings = begin(profiler, ("cpu",), seconds)
     yield
     Path(directory, _FILE).write_bytes(end(recordings)[0])
@@ -67,7 +66,7 @@ def _recording(engine: str, directory: Path, rate: int, seconds: float) -> Itera
 
 def _missing(engine: str) -> str | None:
     try:
-        OwnProfiler(settings(engine, 100))
+        OwnProfiler(_settings(engine, 100))
     except SettingsError as error:
         return str(error)
     return None
