@@ -99,6 +99,9 @@ async def _asgi(state: str, settings: Settings) -> None:
             "empty layer": EmptyLayer(app),
             "middleware": ProfilingMiddleware(app, settings=settings),
         }
+        if settings.enabled:
+            await _asgi_block(layers["middleware"], 1)
+            _until_requests_are_labelled(layers["middleware"])
         times: dict[str, list[float]] = {layer: [] for layer in layers}
         for turn in range(_TURNS):
             for layer in _order(layers, turn):
@@ -113,11 +116,23 @@ def _wsgi(state: str, settings: Settings) -> None:
             "empty layer": EmptyWSGILayer(app),
             "middleware": WSGIProfilingMiddleware(app, settings=settings),
         }
+        if settings.enabled:
+            _wsgi_block(layers["middleware"], 1)
+            _until_requests_are_labelled(layers["middleware"])
         times: dict[str, list[float]] = {layer: [] for layer in layers}
         for turn in range(_TURNS):
             for layer in _order(layers, turn):
                 times[layer].append(_wsgi_block(layers[layer], requests))
         _print(f"WSGI {state}, over {name}", state, times)
+
+
+def _until_requests_are_labelled(middleware: object) -> None:
+    """Returns once the profiler behind it has been loaded, a second after its first request."""
+    give_up = time.monotonic() + 20
+    while middleware._service.label_maker is None:  # type: ignore[attr-defined]
+        if time.monotonic() > give_up:
+            raise RuntimeError("requests are not labelled: is the native engine missing?")
+        time.sleep(0.05)
 
 
 def _order(layers: Mapping[str, object], turn: int) -> list[str]:

@@ -42,6 +42,7 @@ class WSGIProfilingMiddleware:
         self._service = ProfilerService(Settings.from_env() if settings is None else settings)
         # With profiling off one comparison is all that a request pays; else it is for what every path contains.
         self._look_for = "" if self._service.settings.enabled else PREFIX
+        self._started = False
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         try:
@@ -50,9 +51,12 @@ class WSGIProfilingMiddleware:
             passes = self._look_for == PREFIX
         if passes:
             return self.app(environ, start_response)
-        if self._service.settings.enabled:
-            self._service.start()
-        if is_admin_path(environ.get("PATH_INFO", "")):
+        if not self._started:
+            self._started = True
+            if self._service.settings.enabled:
+                self._service.start()
+        path = environ.get("PATH_INFO", "")
+        if PREFIX in path and is_admin_path(path):
             return self._answer(environ, start_response)
         make = self._service.label_maker
         if make is None:
