@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from engine_kit import Heard, Worker, burn, look_until
+from engine_kit import DEADLINE, Heard, Worker, burn, look_until
 
 from profiling_middleware.sampling.engine import Engine
 from profiling_middleware.sampling.stacks import MAX_DEPTH
@@ -264,6 +264,40 @@ def is_found_with_what_it_used(heard: Heard, used: int) -> None:
     placed, unseen = heard.cpu_ns(function=".burn"), heard.cpu_ns(function="<not seen yet>")
     assert placed >= used - NOT_SEEN_NS
     assert placed + unseen <= 1.02 * used + 5_000_000
+
+
+def served(seconds: float) -> None:
+    burn(seconds)
+
+
+def test_threads_that_live_for_a_moment_are_on_their_function(open_engine: OpenEngine) -> None:
+    """As a server does that starts a thread for each request."""
+    engine, heard, used = open_engine("native"), Heard(), []
+
+    def request() -> None:
+        before = time.thread_time_ns()
+        served(0.02)
+        used.append(time.thread_time_ns() - before)
+
+    def serve() -> None:
+        for _ in range(40):
+            thread = threading.Thread(target=request)
+            thread.start()
+            thread.join()
+
+    worker = Worker("server", serve)
+    try:
+        engine.attach(heard)
+        worker.begin.set()
+        # A capture of a second may end before the engine has looked once more.
+        assert worker.done.wait(DEADLINE)
+        engine.detach(heard)
+    finally:
+        worker.join()
+
+    assert len(used) == 40
+    assert heard.cpu_ns(function=".served") >= 0.9 * sum(used)
+    assert heard.cpu_ns(function=".served") <= 1.05 * sum(used)
 
 
 class OfC:
