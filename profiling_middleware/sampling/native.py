@@ -324,6 +324,7 @@ class NativeEngine:
 
     def _cut(self) -> None:
         """Hands out all that is pending, so that a capture beginning or ending now gets its own part only."""
+        _native.forget_ended()
         rests, settled_ns = _native.settle()
         samples = self._drain(final=True)
         now = time.monotonic_ns()
