@@ -31,7 +31,7 @@ THREAD, STACK = Thread("MainThread", 1), Stack((Frame("app.f", "a.py", 1, 1),))
 class ScriptedEngine:
     """Sees one millisecond of work at every look; all calls must come from one thread."""
 
-    name, rate, limits = "scripted", 1000, ()
+    name, rate, rate_used, limits = "scripted", 1000, 1000.0, ()
 
     def __init__(self) -> None:
         self.listeners: list[Listener] = []
