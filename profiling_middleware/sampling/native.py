@@ -186,6 +186,7 @@ class NativeEngine:
             _native.uninstall()
         if threading.get_native_id is _native.enlist:
             threading.get_native_id = _thread.get_native_id
+        _native.clear()
         self._listeners.clear()
         self._threads.clear()
         self._at.clear()

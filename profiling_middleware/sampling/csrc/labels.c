@@ -2,6 +2,7 @@
 #include "codes.h"
 #include "kernel.h"
 #include "layout.h"
+#include "ring.h"
 
 #include <string.h>
 
@@ -70,7 +71,8 @@ static int label_clear(PyObject *self)
 static void label_dealloc(PyObject *self)
 {
     PyObject_GC_UnTrack(self);
-    if (((struct label *)self)->sampled)
+    /* Its own thread may have noted it, or another one read it: what is in the ring is resolved while it is here. */
+    if (((struct label *)self)->sampled || !ring_empty())
         on_free((uintptr_t)self);
     freed_note(&freed_labels, (uintptr_t)self);
     label_clear(self);

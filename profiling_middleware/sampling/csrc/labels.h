@@ -7,7 +7,7 @@
 extern PyTypeObject Label_Type;
 
 /* The type, and which nodes contexts are made of here. False, with an exception set, on failure. `before_free` is called
- * with the GIL before a label that was read by a handler is freed. */
+ * with the GIL before a label is freed that may have been read. */
 bool labels_init(void (*before_free)(uintptr_t label));
 /* From now on this variable is read. It is kept for ever. */
 bool labels_watch(PyObject *variable);

@@ -52,12 +52,16 @@ static struct thread *moved[MAX_THREADS];
 static bool is_running(struct thread *thread)
 {
     char state[8] = "";
-    if (thread->state_file < 0) {
+    int file = thread->state_file;
+    if (file < 0) {
         char path[64];
         snprintf(path, sizeof path, "/proc/self/task/%d/syscall", (int)thread->tid);
-        thread->state_file = open(path, O_RDONLY | O_CLOEXEC);
+        file = open(path, O_RDONLY | O_CLOEXEC);
     }
-    if (thread->state_file < 0 || pread(thread->state_file, state, sizeof state - 1, 0) <= 0) {
+    bool read = file >= 0 && pread(file, state, sizeof state - 1, 0) > 0;
+    if (file >= 0 && thread->state_file < 0 && !threads_keep_file(thread, file))
+        close(file);
+    if (!read) {
         looker_counts.unread_states++;
         return true;
     }

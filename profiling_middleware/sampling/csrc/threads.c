@@ -11,6 +11,7 @@
 
 #define INDEX_BITS 12 /* MAX_THREADS */
 #define MOST_STATES 65536
+#define MOST_FILES 128
 #define UNSEEN_PERIODS 3 /* CPU time that a thread may have used before it was found, and its first sample gets */
 
 static PyInterpreterState *interpreter;
@@ -24,6 +25,7 @@ static _Atomic bool unfinished;
 static uint64_t period;
 static unsigned unarmed;
 static uint64_t settled;
+static unsigned files_kept;
 static struct newcomer newcomers[MAX_THREADS];
 static unsigned newcomer_count;
 static uint32_t ended[MAX_THREADS];
@@ -116,8 +118,10 @@ void threads_forget(struct thread *thread)
     disarm(thread);
     uint64_t charged = atomic_load(&thread->charged_ns);
     settled += charged > thread->settled_ns ? charged - thread->settled_ns : 0;
-    if (thread->state_file >= 0)
+    if (thread->state_file >= 0) {
         close(thread->state_file);
+        files_kept--;
+    }
     if (ended_count < MAX_THREADS)
         ended[ended_count++] = thread->key;
     atomic_store_explicit(&thread->live, false, memory_order_release);
@@ -164,6 +168,15 @@ uint64_t threads_take_settled(void)
     return taken;
 }
 
+bool threads_keep_file(struct thread *thread, int file)
+{
+    if (files_kept == MOST_FILES)
+        return false;
+    files_kept++;
+    thread->state_file = file;
+    return true;
+}
+
 void threads_clear(void)
 {
     for (struct thread *thread = NULL; (thread = threads_next(thread)) != NULL;)
@@ -181,6 +194,7 @@ void threads_abandon(void)
         if (atomic_exchange(&threads[index].live, false) && threads[index].state_file >= 0)
             close(threads[index].state_file);
     }
+    files_kept = 0;
     used = newcomer_count = ended_count = 0;
     settled = 0;
     known_id = 0;

@@ -45,6 +45,8 @@ bool threads_changed(void);
 /* Puts the calling thread, which has this state, under observation at once: it has only just begun. */
 void threads_enlist(const PyThreadState *state, uint64_t now_ns);
 void threads_forget(struct thread *thread);
+/* Keeps an open file with a thread; false when so many are kept that the application might miss them. */
+bool threads_keep_file(struct thread *thread, int file);
 /* Forgets all: the next discovery finds them anew. */
 void threads_clear(void);
 /* Forgets all, without touching timers: in a forked child they do not exist. */
