@@ -158,20 +158,37 @@ class Camera:
         return Taken(capture.end(info))
 
 
+OpenCamera = Callable[..., Camera]
+
+
 @pytest.fixture(scope="module")
-def module_camera() -> Iterator[Camera]:
-    yield from _camera()
+def open_camera(need_native: Callable[[], None]) -> Iterator[OpenCamera]:
+    """Makes a camera with the engine of a name; skips where that is not to be had."""
+    made: list[Engine] = []
+
+    def open_(name: str, *, sample_rate: int = 100) -> Camera:
+        if name in ("native", "polling"):
+            need_native()
+        made.append(make_engine(Settings(engine=name, max_overhead=1.0, sample_rate=sample_rate)))  # type: ignore[arg-type]
+        return Camera(made[-1])
+
+    yield open_
+    for engine in made:
+        engine.close()
 
 
-@pytest.fixture
-def camera() -> Iterator[Camera]:
-    yield from _camera()
+@pytest.fixture(scope="module", params=["native", "polling", "python"])
+def module_camera(request: pytest.FixtureRequest, open_camera: OpenCamera) -> Camera:
+    """Each of the engines in turn, for all tests of a module."""
+    return open_camera(request.param)
 
 
-def _camera() -> Iterator[Camera]:
-    engine = make_engine(Settings(engine="python", max_overhead=1.0))
-    yield Camera(engine)
-    engine.close()
+@pytest.fixture(params=["native", "polling", "python"])
+def camera(request: pytest.FixtureRequest, open_camera: OpenCamera) -> Iterator[Camera]:
+    """Each of the engines in turn."""
+    camera = open_camera(request.param)
+    yield camera
+    camera.engine.close()
 
 
 @pytest.fixture(scope="module")

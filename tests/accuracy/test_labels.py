@@ -1,0 +1,230 @@
+"""Labels: each sample has the endpoint it was taken in, however the requests take turns."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+import uvloop
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from profiling_middleware.config import Settings
+from profiling_middleware.middleware.asgi import ProfilingMiddleware
+from profiling_middleware.model import Sample
+from profiling_middleware.sampling import make_label_maker
+from profiling_middleware.sampling.engine import Engine
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the native engine is Linux's")
+
+CHEAP, DEAR = "/cheap/{id:int}", "/dear/{id:int}"
+STEPS, STEP_SECONDS = 5, 0.001
+
+RUN = {"asyncio": asyncio.run, "uvloop": uvloop.run}
+
+
+class Truth:
+    """CPU time (ns) that each endpoint has used, by the clock of the thread that worked."""
+
+    def __init__(self) -> None:
+        self.used = {CHEAP: 0, DEAR: 0}
+
+    def burn(self, endpoint: str, seconds: float) -> None:
+        before = time.thread_time_ns()
+        until = time.thread_time() + seconds
+        while time.thread_time() < until:
+            sum(range(200))
+        self.used[endpoint] += time.thread_time_ns() - before
+
+
+def cheap_step(truth: Truth) -> None:
+    truth.burn(CHEAP, STEP_SECONDS)
+
+
+def dear_step(truth: Truth) -> None:
+    truth.burn(DEAR, 3 * STEP_SECONDS)
+
+
+OF = {"cheap_step": CHEAP, "dear_step": DEAR}
+
+
+class Heard:
+    wants_waits = False
+
+    def __init__(self) -> None:
+        self.samples: list[Sample] = []
+
+    def receive(self, samples: Any) -> None:
+        self.samples += samples
+
+    def cpu(self, *, thread: int | None = None, function: str = "") -> list[tuple[str | None, int]]:
+        """Endpoint (None: no label) and CPU time of the samples of a thread in which a function works."""
+        return [
+            (next((str(label.value) for label in sample.labels if label.key == "endpoint"), None), sample.cpu_ns)
+            for sample in self.samples
+            if sample.cpu_ns
+            and thread in (None, sample.thread.native_id)
+            and any(frame.function.endswith(function) for frame in sample.stack.frames)
+        ]
+
+
+def service(truth: Truth, engine: str) -> Any:
+    """Two endpoints, whose requests take turns at each await, behind the middleware as it is once the profiler runs."""
+
+    async def cheap(request: Request) -> PlainTextResponse:
+        for _ in range(STEPS):
+            cheap_step(truth)
+            await asyncio.sleep(0)
+        return PlainTextResponse("cheap")
+
+    async def dear(request: Request) -> PlainTextResponse:
+        for _ in range(STEPS):
+            dear_step(truth)
+            await asyncio.sleep(0)
+        return PlainTextResponse("dear")
+
+    async def cheap_in_thread(request: Request) -> PlainTextResponse:
+        await asyncio.to_thread(cheap_step, truth)
+        return PlainTextResponse("cheap")
+
+    async def dear_in_thread(request: Request) -> PlainTextResponse:
+        await asyncio.to_thread(dear_step, truth)
+        return PlainTextResponse("dear")
+
+    app = ProfilingMiddleware(
+        Starlette(
+            routes=[
+                Route(CHEAP, cheap),
+                Route(DEAR, dear),
+                Route("/thread" + CHEAP, cheap_in_thread),
+                Route("/thread" + DEAR, dear_in_thread),
+            ]
+        ),
+        settings=Settings(service_name="labels"),
+    )
+    app._look_for, app._started = "", True
+    app._service.label_maker = make_label_maker(Settings(engine=engine))  # type: ignore[arg-type]
+    return app
+
+
+async def ask(app: Any, path: str) -> None:
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        assert message.get("status", 200) == 200
+
+    scope = {"type": "http", "method": "GET", "path": path, "root_path": "", "query_string": b"", "headers": []}
+    await app(scope, receive, send)
+
+
+class Served:
+    """What was heard while an event loop served, beside a thread that works for nobody."""
+
+    def __init__(
+        self, engine: Engine, run: Callable[..., object], serve: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        self.heard, self.nobodys_id = Heard(), 0
+        self._end = threading.Event()
+        done = threading.Event()
+        failures: list[BaseException] = []
+
+        def loop() -> None:
+            try:
+                run(serve())
+            except BaseException as error:
+                failures.append(error)
+            done.set()
+
+        threads = [threading.Thread(target=loop, name="loop"), threading.Thread(target=self._nobodys_work)]
+        engine.attach(self.heard)
+        for thread in threads:
+            thread.start()
+        while not done.wait(min(0.2, engine.look())):
+            pass
+        self._end.set()
+        for thread in threads:
+            thread.join()
+        engine.look()
+        engine.detach(self.heard)
+        assert failures == []
+
+    def _nobodys_work(self) -> None:
+        self.nobodys_id = threading.get_native_id()
+        while not self._end.wait(0.01):
+            until = time.thread_time() + 0.001
+            while time.thread_time() < until:
+                pass
+
+
+def wrong(heard: Heard) -> list[tuple[str, str | None]]:
+    """Samples in which a function of one endpoint is labelled with anything but that."""
+    return [
+        (name, found)
+        for name, endpoint in OF.items()
+        for found, _ in heard.cpu(function=f".{name}")
+        if found is None or not found.endswith(endpoint)
+    ]
+
+
+@pytest.mark.parametrize(("engine", "loop"), [("native", "asyncio"), ("native", "uvloop")])
+def test_concurrent_requests_have_the_shares_that_they_used(
+    engine: str, loop: str, open_camera: Callable[..., Any]
+) -> None:
+    camera, truth = open_camera(engine, sample_rate=1000), Truth()
+    app = service(truth, engine)
+
+    async def serve() -> None:
+        paths = itertools.cycle([CHEAP, DEAR])
+        await asyncio.gather(*(ask(app, next(paths).replace("{id:int}", str(number))) for number in range(100)))
+
+    served = Served(camera.engine, RUN[loop], serve)
+    heard = served.heard
+    labelled = [(endpoint, cpu) for endpoint, cpu in heard.cpu() if endpoint is not None]
+    total = sum(cpu for _, cpu in labelled)
+    true_share = truth.used[DEAR] / sum(truth.used.values())
+    measured = sum(cpu for endpoint, cpu in labelled if endpoint == DEAR) / total
+
+    assert {endpoint for endpoint, _ in labelled} <= {CHEAP, DEAR}
+    assert wrong(heard) == []
+    assert {endpoint for endpoint, _ in heard.cpu(thread=served.nobodys_id)} <= {None}
+    assert total >= 0.9 * sum(truth.used.values())
+    # Four standard deviations of as many samples: chance alone does not reach it.
+    weights = sum(cpu * cpu for _, cpu in labelled) / total**2
+    assert measured == pytest.approx(true_share, abs=0.03 + 4 * math.sqrt(true_share * (1 - true_share) * weights))
+
+
+def test_work_in_another_thread_for_a_request_is_the_requests(open_camera: Callable[..., Any]) -> None:
+    camera, truth = open_camera("native", sample_rate=1000), Truth()
+    app = service(truth, "native")
+    pools: set[int] = set()
+
+    def nobodys_work() -> None:
+        pools.add(threading.get_native_id())
+        until = time.thread_time() + 0.02
+        while time.thread_time() < until:
+            pass
+
+    async def serve() -> None:
+        asked = [f"/thread{path.replace('{id:int}', str(number))}" for number in range(50) for path in (CHEAP, DEAR)]
+        await asyncio.gather(*(ask(app, path) for path in asked))
+        # The pool's threads work for nobody now.
+        for _ in range(5):
+            await asyncio.get_running_loop().run_in_executor(None, nobodys_work)
+
+    served = Served(camera.engine, asyncio.run, serve)
+    heard = served.heard
+
+    assert wrong(heard) == []
+    assert {endpoint for endpoint, _ in heard.cpu(function=".nobodys_work")} == {None}
+    assert {endpoint for endpoint, _ in heard.cpu() if endpoint} == {"/thread" + CHEAP, "/thread" + DEAR}
+    assert sum(cpu for endpoint, cpu in heard.cpu() if endpoint) >= 0.8 * sum(truth.used.values())
