@@ -19,8 +19,9 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from profiling_middleware.config import Settings
+from profiling_middleware.labels import CURRENT, end_work
 from profiling_middleware.middleware.asgi import ProfilingMiddleware
-from profiling_middleware.model import Sample
+from profiling_middleware.model import Label, Sample
 from profiling_middleware.sampling import make_label_maker
 from profiling_middleware.sampling.engine import Engine
 
@@ -176,7 +177,7 @@ def wrong(heard: Heard) -> list[tuple[str, str | None]]:
     ]
 
 
-@pytest.mark.parametrize(("engine", "loop"), [("native", "asyncio"), ("native", "uvloop")])
+@pytest.mark.parametrize(("engine", "loop"), [("native", "asyncio"), ("native", "uvloop"), ("polling", "asyncio")])
 def test_concurrent_requests_have_the_shares_that_they_used(
     engine: str, loop: str, open_camera: Callable[..., Any]
 ) -> None:
@@ -228,3 +229,35 @@ def test_work_in_another_thread_for_a_request_is_the_requests(open_camera: Calla
     assert {endpoint for endpoint, _ in heard.cpu(function=".nobodys_work")} == {None}
     assert {endpoint for endpoint, _ in heard.cpu() if endpoint} == {"/thread" + CHEAP, "/thread" + DEAR}
     assert sum(cpu for endpoint, cpu in heard.cpu() if endpoint) >= 0.8 * sum(truth.used.values())
+
+
+@pytest.mark.parametrize(
+    ("engine", "kind"), [("native", "cpu"), ("polling", "cpu"), ("native", "wall")], ids=lambda value: value
+)
+def test_a_request_that_has_ended_before_the_profiler_asks_keeps_its_label(
+    engine: str, kind: str, open_camera: Callable[..., Any], make_worker: Callable[..., Any]
+) -> None:
+    """Most requests are over when what was seen of them gets its names."""
+    camera, worker, truth = open_camera(engine), make_worker(), Truth()
+    make = make_label_maker(Settings(engine=engine))  # type: ignore[arg-type]
+    labels = (Label("endpoint", CHEAP),)
+    assert make is not None
+
+    def requests() -> None:
+        for _ in range(25):
+            token = CURRENT.set(make(lambda subject: labels, None))
+            if kind == "wall":
+                time.sleep(0.02)
+            else:
+                truth.burn(CHEAP, 0.02)
+            end_work(token)
+
+    capture = camera.begin(kind)
+    worker.tell(requests)
+    camera.look_until(worker.wait)
+    taken = camera.end(capture)
+
+    labelled = sum(sample.values[1] for sample in taken.profile.samples if labels[0] in sample.labels)
+    # A thread that waits is looked at 20 times a second, so not every short wait is seen where it is.
+    least = 0.9 * truth.used[CHEAP] if kind == "cpu" else 0.5 * 25 * 20_000_000
+    assert labelled >= least
