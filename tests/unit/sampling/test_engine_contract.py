@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -227,6 +228,41 @@ def test_a_thread_that_came_during_the_capture_is_found_with_what_it_used(engine
         late.join()
 
     assert heard.cpu_ns("latecomer") == pytest.approx(late.used, rel=0.03, abs=3_000_000)
+
+
+def test_no_descriptor_stays_open_when_nobody_listens(engine: Engine) -> None:
+    worker = Worker("burner", lambda: burn(0.05))
+    try:
+        before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - the listing opens one itself either way
+        heard = Heard()
+        engine.attach(heard)
+        worker.begin.set()
+        look_until(engine, worker.done)
+        engine.detach(heard)
+        after = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    finally:
+        worker.join()
+
+    assert after == before
+
+
+def test_however_many_threads_there_are_the_service_keeps_its_descriptors(engine: Engine) -> None:
+    """1,024 are what a process usually may have, and they are meant for its connections."""
+    workers = [Worker(f"w{number}", lambda: burn(0.002)) for number in range(200)]
+    try:
+        before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+        engine.attach(heard := Heard())
+        for worker in workers:
+            worker.begin.set()
+        for worker in workers:
+            look_until(engine, worker.done)
+        during = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+        engine.detach(heard)
+    finally:
+        for worker in workers:
+            worker.join()
+
+    assert during - before <= 140
 
 
 def test_no_frame_is_kept_alive_by_a_look(engine: Engine) -> None:
