@@ -11,7 +11,7 @@ import threading
 import time
 from typing import NamedTuple
 
-from profiling_middleware.labels import CURRENT, Resolve
+from profiling_middleware.labels import CURRENT, Labels, Resolve
 from profiling_middleware.model import Frame, Sample, Stack, Thread
 from profiling_middleware.sampling import _native
 from profiling_middleware.sampling.clocks import OwnCpu
@@ -73,6 +73,11 @@ def _stack(text: str) -> Stack:
     return Stack((Frame(text, "", 0, 0),))
 
 
+def _labels_of(work: _Work | None) -> Labels:
+    """Those that are known by now."""
+    return (work[0](work[1]) if work is not None else None) or ()
+
+
 class NativeEngine:
     """Samples without the GIL. See `sampling.engine.Engine` for the methods; there is one at a time in a process."""
 
@@ -91,7 +96,7 @@ class NativeEngine:
         self._at: dict[int, _Place] = {}
         """Where each thread was seen last, and in whose work."""
         self._worked_at: dict[int, _Place] = {}
-        self._ended_at: dict[_Place, int] = {}
+        self._ended_at: dict[tuple[Stack, Labels], int] = {}
         """How many threads have ended after they worked there last."""
         self._waiting: list[_Unlabelled] = []
         self._own_id = self._unarmed = 0
@@ -298,9 +303,11 @@ class NativeEngine:
     def _forget(self, key: int) -> None:
         self._threads.pop(key, None)
         self._at.pop(key, None)
-        place = self._worked_at.pop(key, None)
-        if place is not None and len(self._ended_at) < _MOST_ENDED_PLACES:
-            self._ended_at[place] = self._ended_at.get(place, 0) + 1
+        if key in self._worked_at:
+            stack, work = self._worked_at.pop(key)
+            place = stack, _labels_of(work)
+            if place in self._ended_at or len(self._ended_at) < _MOST_ENDED_PLACES:
+                self._ended_at[place] = self._ended_at.get(place, 0) + 1
 
     def _labelled(self, samples: list[_Unlabelled], *, final: bool) -> list[Sample]:
         """Those whose labels are known; the others wait until they are, or until the `final` time."""
@@ -335,8 +342,8 @@ class NativeEngine:
                 stack, work = self._worked_at.get(key, (self._unsampled_stack, None))
                 if stack is self._unsampled_stack:
                     self._not_placed_ns += rest
-                labels = (work[0](work[1]) if work is not None else None) or ()
-                samples.append(Sample(now, self._threads.get(key, self._ended), stack, rest, 0, labels))
+                thread = self._threads.get(key, self._ended)
+                samples.append(Sample(now, thread, stack, rest, 0, _labels_of(work)))
         samples += self._without_python(now, settled_ns, {native_id for _, native_id, _, _ in rests})
         self._deliver(samples)
 
@@ -363,8 +370,7 @@ class NativeEngine:
         places, self._ended_at = self._ended_at, {}
         threads = sum(places.values())
         tails = min(unseen, int(threads * 1e9 / self.rate_used)) if unseen > 0 else 0
-        for (stack, work), count in places.items():
-            labels = (work[0](work[1]) if work is not None else None) or ()
+        for (stack, labels), count in places.items():
             samples.append(Sample(now, self._ended, stack, tails * count // threads, 0, labels))
         if unseen - tails > _SLACK_NS:
             self._not_placed_ns += unseen - tails
