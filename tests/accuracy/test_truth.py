@@ -177,9 +177,15 @@ def rest_a_moment() -> None:
     time.sleep(0.007)
 
 
-@pytest.mark.parametrize(("engine", "least"), [("native", 0.97), ("polling", 0.5), ("python", 0.0)])
+@pytest.mark.parametrize(
+    ("engine", "least", "most_at_rest"), [("native", 0.97, 0.05), ("polling", 0.5, 0.25), ("python", 0.0, 0.25)]
+)
 def test_short_bursts_of_work_are_not_put_on_the_rests_between_them(
-    engine: str, least: float, open_camera: Callable[..., Any], make_worker: Callable[..., Any]
+    engine: str,
+    least: float,
+    most_at_rest: float,
+    open_camera: Callable[..., Any],
+    make_worker: Callable[..., Any],
 ) -> None:
     """As most services work. What looks from outside comes when the burst is over, and sees the sleep."""
     camera, worker, used = open_camera(engine, sample_rate=1000), make_worker(), []
@@ -197,8 +203,8 @@ def test_short_bursts_of_work_are_not_put_on_the_rests_between_them(
     # The kernel looks at timers when it ticks: up to every 10 ms. Three samples may be elsewhere by chance.
     chance = 12 * MS
     assert taken.total(worker.native_id, ".work_a_moment", placed=True) >= least * sum(used) - chance
-    assert taken.total(worker.native_id, ".rest_a_moment", placed=True) <= 0.05 * worker.used_ns[0] + chance
-    assert taken.total(worker.native_id) == pytest.approx(worker.used_ns[0], rel=0.02, abs=2 * MS)
+    assert taken.total(worker.native_id, ".rest_a_moment", placed=True) <= most_at_rest * worker.used_ns[0] + chance
+    assert taken.total(worker.native_id) == pytest.approx(worker.used_ns[0], rel=0.02, abs=10 * MS)
 
 
 def test_captures_at_once_say_the_same_and_a_later_one_only_its_part(
