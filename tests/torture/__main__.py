@@ -66,14 +66,26 @@ def _is_noticed(name: str, common: Sequence[str]) -> bool:
         if reason.startswith("FAILED: wrong"):
             reason = lines[lines.index(reason) + 1]
         noticed = ended != "fine"
-        print(f"{name}: {'noticed' if noticed else 'NOT NOTICED'} in {time.monotonic() - began:.0f} s: {ended}, {reason}", flush=True)
+        print(
+            f"{name}: {'noticed' if noticed else 'NOT NOTICED'} in {time.monotonic() - began:.0f} s: {ended}, {reason}",
+            flush=True,
+        )
         return noticed
 
 
 def _run(variant: Variant, directory: Path | None, seconds: float, common: Sequence[str]) -> tuple[str, str]:
     """What it said, and how it ended."""
     growth = _GROWTH * variant.growth
-    command = [sys.executable, "-m", "torture.run", "--seconds", f"{seconds:g}", "--most-growth", f"{growth:g}", *common]
+    command = [
+        sys.executable,
+        "-m",
+        "torture.run",
+        "--seconds",
+        f"{seconds:g}",
+        "--most-growth",
+        f"{growth:g}",
+        *common,
+    ]
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             command, env=environment(variant, directory), stdout=output, stderr=output, start_new_session=True
@@ -100,7 +112,9 @@ def _end_group(group: int) -> None:
 
 
 def _arguments() -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(prog="scripts/full", epilog="Other options go to torture.run: --works calls codes …")
+    parser = argparse.ArgumentParser(
+        prog="scripts/full", epilog="Other options go to torture.run: --works calls codes …"
+    )
     parser.add_argument("--seconds", type=float, default=120.0, help="of each run; without its start and its end")
     parser.add_argument("--seed", type=int, help="what is done, by chance: a run says its own")
     parser.add_argument("--engine", choices=("native", "polling"), default="native")
@@ -108,7 +122,9 @@ def _arguments() -> tuple[argparse.Namespace, list[str]]:
     for name in VARIANTS:
         if name != "plain":
             parser.add_argument(f"--{name}", dest="variants", action="append_const", const=name, default=[])
-    parser.add_argument("--plain", dest="variants", action="append_const", const="plain", help="(when nothing else is said)")
+    parser.add_argument(
+        "--plain", dest="variants", action="append_const", const="plain", help="(when nothing else is said)"
+    )
     parser.add_argument("--all", action="store_true", help="all of these, one after the other")
     parser.add_argument("--mutations", nargs="*", metavar="NAME", help="break the engine, and see that a run notices")
     return parser.parse_known_args()

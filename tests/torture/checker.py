@@ -124,7 +124,9 @@ class Checker:
         """Counts what is alike as one: numbers that only say which of many it was are left out."""
         if reason is None:
             return True
-        names = [thing if isinstance(thing, str) else f"{thing.function}:{thing.line - thing.start_line:+d}" for thing in of]
+        names = [
+            thing if isinstance(thing, str) else f"{thing.function}:{thing.line - thing.start_line:+d}" for thing in of
+        ]
         stack = [f"    {frame.function} {frame.file}:{frame.line} ({frame.start_line})" for frame in frames[:_SHOWN]]
         self._add(f"{' called by '.join(names)}: {reason}", "\n".join(stack))
         return False

@@ -46,7 +46,9 @@ def _compare(name: str, engine: str, again: int) -> bool:
             # Who dies once does not die by chance.
             profiled = {one for one in profiled if one.endswith(")")} | (profiled & _failures(name, engine)[0])
     only = sorted(profiled - plain)
-    print(f"{name}: {seconds:.0f} s with {captures} captures; fails with the profiler only: {', '.join(only) or 'nothing'}")
+    print(
+        f"{name}: {seconds:.0f} s with {captures} captures; fails with the profiler only: {', '.join(only) or 'nothing'}"
+    )
     if plain:
         print(f"    fails without it, too: {', '.join(sorted(plain))}")
     return not only and captures > 0
@@ -63,7 +65,12 @@ def _failures(name: str, engine: str | None) -> tuple[set[str], int, float]:
             environment["PYTHONPATH"] = f"{directory}{os.pathsep}{environment['PYTHONPATH']}"
         command = [sys.executable, "-m", "test", "--junit-xml", str(results), "--timeout", "300", "-u", "none", name]
         process = subprocess.Popen(
-            command, env=environment, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            env=environment,
+            cwd=directory,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             said, _ = process.communicate(timeout=_SECONDS)

@@ -24,7 +24,9 @@ MUTATIONS = {
     ),
     "nothing is resolved before its code is freed": Mutation("csrc/codes.c", "    on_free(code);\n", ""),
     "what has been freed since is believed": Mutation(
-        "csrc/codes.c", "        return true;\n    for (; epoch < count; epoch++)", "        return true;\n    for (; false;)"
+        "csrc/codes.c",
+        "        return true;\n    for (; epoch < count; epoch++)",
+        "        return true;\n    for (; false;)",
     ),
     "a name is another's": Mutation(
         "csrc/table.c",
@@ -35,14 +37,16 @@ MUTATIONS = {
         "csrc/table.c", "PyCode_Addr2Line(object, offset)", "PyCode_Addr2Line(object, offset + 8)"
     ),
     "a caller is left out": Mutation(
-        "csrc/walk.c", "        at = (uintptr_t)frame->previous;\n",
+        "csrc/walk.c",
+        "        at = (uintptr_t)frame->previous;\n",
         "        at = (uintptr_t)frame->previous;\n"
         "        if (stack->depth == 3 && at && !frame_is_entry((Frame *)at))\n"
         "            at = (uintptr_t)((Frame *)at)->previous;\n",
         engines=("native",),
     ),
     "another thread's stack is not looked at again": Mutation(
-        "csrc/walk.c", "    if (!read_top(state, &copied, &top_again) || top_again != top)\n        return false;\n",
+        "csrc/walk.c",
+        "    if (!read_top(state, &copied, &top_again) || top_again != top)\n        return false;\n",
         "    return (void)top_again, (void)again, true;\n",
     ),
     "a thread is another": Mutation(
@@ -51,20 +55,26 @@ MUTATIONS = {
         "    record->thread = thread->key - (thread->key % 7 == 0);\n",
         engines=("native",),
     ),
-    "labels that were freed are read": Mutation(
-        "csrc/drain.c", " || freed_since(record->label, record->epoch)", ""
-    ),
+    "labels that were freed are read": Mutation("csrc/drain.c", " || freed_since(record->label, record->epoch)", ""),
     "a label is kept for ever": Mutation(
-        "csrc/labels.c", "    Py_XINCREF(parts.subject);\n    return", "    Py_XINCREF(parts.subject);\n    Py_XINCREF(parts.subject);\n    return"
+        "csrc/labels.c",
+        "    Py_XINCREF(parts.subject);\n    return",
+        "    Py_XINCREF(parts.subject);\n    Py_XINCREF(parts.subject);\n    return",
     ),
     "a descriptor is left open": Mutation(
         "csrc/threads.c", "        close(thread->state_file);\n", "        (void)close;\n", engines=("polling",)
     ),
     "a thread is left behind": Mutation(
-        "csrc/looker.c", "    pthread_join(thread_of_ours, NULL);\n", "    pthread_detach(thread_of_ours);\n    atomic_store(&stopping, false);\n"
+        "csrc/looker.c",
+        "    pthread_join(thread_of_ours, NULL);\n",
+        "    pthread_detach(thread_of_ours);\n    atomic_store(&stopping, false);\n",
     ),
-    "a timer is left behind": Mutation("csrc/threads.c", "        kernel_timer_delete(thread->timer);\n", "        (void)0;\n", engines=("native",)),
-    "errno is another's": Mutation("csrc/sampler.c", "    errno = kept;\n", "    errno = kept ? EINTR : 0;\n", engines=("native",)),
+    "a timer is left behind": Mutation(
+        "csrc/threads.c", "        kernel_timer_delete(thread->timer);\n", "        (void)0;\n", engines=("native",)
+    ),
+    "errno is another's": Mutation(
+        "csrc/sampler.c", "    errno = kept;\n", "    errno = kept ? EINTR : 0;\n", engines=("native",)
+    ),
     "the child of a fork keeps the parent's threads": Mutation("_native.c", "    threads_abandon();\n", ""),
 }
 

@@ -148,7 +148,9 @@ class Run:
 
     def _start_works(self, stage: Stage, names: tuple[str, ...] = ()) -> list[threading.Thread]:
         chosen: dict[Work, int] = {
-            work: count for work, count in WORKS.items() if work.__name__ in (names or self._arguments.works or [work.__name__])
+            work: count
+            for work, count in WORKS.items()
+            if work.__name__ in (names or self._arguments.works or [work.__name__])
         }
         return [stage.start(work, number=number) for work, count in chosen.items() for number in range(count)]
 
@@ -166,7 +168,9 @@ class Run:
             f"checked: {checker.profiles} profiles, {checker.samples} samples, {checker.stacks} stacks; "
             f"labelled work: {checker.labelled[True]} with its label, {checker.labelled[False]} with none"
         )
-        print(f"memory: {self._memory.last / 2**20:.1f} MiB, {self._memory.slope() / 1024:+.1f} KiB/s; {kept:+.2f} blocks a start")
+        print(
+            f"memory: {self._memory.last / 2**20:.1f} MiB, {self._memory.slope() / 1024:+.1f} KiB/s; {kept:+.2f} blocks a start"
+        )
         if checker.wrong:
             failures.append(f"wrong:\n{checker.report()}")
         if after != before:
@@ -190,7 +194,9 @@ class Run:
 
 def _more(before: Usage, after: Usage) -> str:
     changes = [f"+ {thing}" for thing in (*(after.threads - before.threads), *(after.descriptors - before.descriptors))]
-    changes += [f"- {thing}" for thing in (*(before.threads - after.threads), *(before.descriptors - after.descriptors))]
+    changes += [
+        f"- {thing}" for thing in (*(before.threads - after.threads), *(before.descriptors - after.descriptors))
+    ]
     return ", ".join([*changes, f"{after.timers - before.timers:+d} timers"])
 
 

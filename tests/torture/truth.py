@@ -111,7 +111,9 @@ class Truth:
         if "<truncated>" in names and (names.index("<truncated>") != len(names) - 1 or len(names) != _DEEPEST + 1):
             return "truncated where it is not deep"
         families = {
-            found[1] for frame in frames if (found := re.search(r"/family_(\d+)\.py$", frame.file)) and self.is_ours(frame)
+            found[1]
+            for frame in frames
+            if (found := re.search(r"/family_(\d+)\.py$", frame.file)) and self.is_ours(frame)
         }
         if len(families) > 1:
             return "members of two families"

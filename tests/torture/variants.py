@@ -68,10 +68,14 @@ def build(package: Path, flags: Sequence[str]) -> None:
 
 def environment(variant: Variant, directory: Path | None) -> dict[str, str]:
     """What a run's process gets; `directory` holds the package that was built for it."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PROFILE_", "PYTHON", "OTEL_"))}
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PROFILE_", "PYTHON", "OTEL_"))
+    }
     path = [*([str(directory)] if directory is not None else []), str(_ROOT), str(_ROOT / "tests")]
     result = {**inherited, "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1", **variant.environment}
     if variant.preload:
-        said = subprocess.run(["gcc", f"-print-file-name={variant.preload}"], capture_output=True, text=True, check=True)
+        said = subprocess.run(
+            ["gcc", f"-print-file-name={variant.preload}"], capture_output=True, text=True, check=True
+        )
         result["LD_PRELOAD"] = said.stdout.strip()
     return result

@@ -4,6 +4,8 @@
 #include <string.h>
 
 #define INSTRUCTION_BYTES 2
+/* As for Python's own tracebacks: a frame still being entered, and those that only help to call (3.12's around __init__). */
+#define NO_FRAME (UINT32_MAX - 1)
 #define MAX_CODES 8192
 #define MAX_POSITIONS 32768
 #define MAX_FRAMES 16384
@@ -82,6 +84,7 @@ static uint32_t add_code(uintptr_t address)
         code->name = Py_NewRef(object->co_qualname);
         code->file = Py_NewRef(object->co_filename);
         code->first_line = object->co_firstlineno;
+        code->first_offset = object->_co_firsttraceable * INSTRUCTION_BYTES;
         code_remember(address);
     }
     uint32_t *slot = first_slot(&code_index, mix(address));
@@ -131,6 +134,8 @@ static uint32_t frame_of(struct place place)
     uint32_t code = find_code(place.code);
     if (code == NO_STACK && (code = add_code(place.code)) == NO_STACK)
         return NO_STACK;
+    if (offset < codes[code].first_offset)
+        return NO_FRAME;
     uint32_t *slot = first_slot(&position_index, mix_pair(code, (uint32_t)offset));
     for (; *slot; slot = next_slot(&position_index, slot))
         if (positions[*slot - 1].code == code && positions[*slot - 1].offset == offset)
@@ -158,17 +163,22 @@ static bool all_alive(const struct record *record)
 
 uint32_t table_stack(const struct record *record, bool *lost)
 {
-    uint32_t depth = record->depth, *path = &stack_frames[stack_frame_count];
+    uint32_t depth = 0, *path = &stack_frames[stack_frame_count];
     *lost = !all_alive(record);
-    if (*lost || stack_count == MAX_STACKS || stack_frame_count + depth > MAX_STACK_FRAMES)
+    if (*lost || stack_count == MAX_STACKS || stack_frame_count + record->depth >= MAX_STACK_FRAMES)
+        return NO_STACK;
+    for (uint32_t number = 0; number < record->depth; number++) {
+        uint32_t frame = frame_of(record->places[number]);
+        if (frame == NO_STACK)
+            return NO_STACK;
+        if (frame != NO_FRAME)
+            path[depth++] = frame;
+    }
+    if (depth == 0 && (path[depth++] = frame_of((struct place){SPECIAL_NO_PYTHON, 0})) == NO_STACK)
         return NO_STACK;
     uint64_t hash = depth;
-    for (uint32_t number = 0; number < depth; number++) {
-        path[number] = frame_of(record->places[number]);
-        if (path[number] == NO_STACK)
-            return NO_STACK;
+    for (uint32_t number = 0; number < depth; number++)
         hash = mix(hash ^ path[number]) + 0x9e3779b97f4a7c15ull * number;
-    }
     uint32_t *slot = first_slot(&stack_index, hash);
     for (; *slot; slot = next_slot(&stack_index, slot)) {
         const struct known_stack *stack = &stacks[*slot - 1];

@@ -13,6 +13,7 @@ struct known_code {
     uintptr_t address; /* 0 once it has been freed */
     PyObject *name, *file; /* strong references; NULL for a special frame */
     int first_line;
+    int32_t first_offset; /* of the first instruction of the function's own; before it a frame is not there for Python */
     enum special_frame special;
 };
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torture.stage import Work
 from torture.works.calls import calls, tasks
 from torture.works.codes import codes
-from torture.works.forks import forks
 from torture.works.foreign import foreign
+from torture.works.forks import forks
 from torture.works.garbage import garbage
 from torture.works.imports import imports
 from torture.works.interpreters import interpreters

@@ -74,6 +74,8 @@ def _helper(stage: Stage) -> Callable[..., int] | None:
         return None
     code, library = stage.directory / "helper.c", stage.directory / "helper.so"
     code.write_text(_HELPER)
-    subprocess.run([compiler, "-shared", "-fPIC", "-pthread", "-o", library, code], check=True, env={"PATH": "/usr/bin:/bin"})
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "-pthread", "-o", library, code], check=True, env={"PATH": "/usr/bin:/bin"}
+    )
     start: Callable[..., int] = ctypes.CDLL(str(library)).start
     return start
