@@ -264,6 +264,7 @@ for _ in range(100):
     engine.attach(heard)
     end.wait(0.003)
     engine.detach(heard)
+burn(0.1)
 end.set()
 for thread in threads: thread.join()
 print(heard.cpu_ns("burn") > 0)
