@@ -24,6 +24,7 @@ from profiling_middleware.middleware.asgi import ProfilingMiddleware
 from profiling_middleware.model import Label, Sample
 from profiling_middleware.sampling import make_label_maker
 from profiling_middleware.sampling.engine import Engine
+from profiling_middleware.threads import wait_until_gone
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the native engine is Linux's")
 
@@ -261,3 +262,33 @@ def test_a_request_that_has_ended_before_the_profiler_asks_keeps_its_label(
     # A thread that waits is looked at 20 times a second, so not every short wait is seen where it is.
     least = 0.9 * truth.used[CHEAP] if kind == "cpu" else 0.5 * 25 * 20_000_000
     assert labelled >= least
+
+
+@pytest.mark.parametrize("engine", ["native", "polling"])
+def test_a_thread_that_ends_with_its_request_ends_no_capture(
+    engine: str, open_camera: Callable[..., Any], make_worker: Callable[..., Any]
+) -> None:
+    """As servers do that start a thread for each; what is labelled is a dictionary, and has no hash."""
+    camera, truth = open_camera(engine), Truth()
+    make = make_label_maker(Settings(engine=engine))  # type: ignore[arg-type]
+    labels = (Label("endpoint", CHEAP),)
+    assert make is not None
+
+    def request() -> None:
+        CURRENT.set(make(lambda environ: labels, {"PATH_INFO": "/cheap/1"}))
+        truth.burn(CHEAP, 0.05)
+
+    def serve() -> None:
+        for _ in range(5):
+            thread = threading.Thread(target=request)
+            thread.start()
+            wait_until_gone(thread, 30)
+            camera.engine.look()
+
+    capture = camera.begin("cpu")
+    serve()
+    time.sleep(1.01)  # the ended are forgotten once a second
+    camera.engine.look()
+    taken = camera.end(capture)
+
+    assert taken.total(None, ".burn") >= 0.6 * truth.used[CHEAP]
