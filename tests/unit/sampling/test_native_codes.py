@@ -102,4 +102,6 @@ def test_code_at_the_address_of_freed_code_has_its_own_name(native_engine: Engin
 
     assert len(set(addresses)) < len(addresses)  # else this shows nothing
     files = {frame.file for frame in heard.frames("maker") if frame.file.startswith("<only ")}
-    assert files == {f"<only {number}>" for number in range(10)}
+    # Polling may see nothing of a piece as short as these, but never another one in its place.
+    assert files <= {f"<only {number}>" for number in range(10)}
+    assert len(files) >= (10 if native_engine.name == "native" else 6)
