@@ -17,6 +17,10 @@ from profiling_middleware.sampling.engine import Engine
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="exact only with Linux's clocks")
 
 
+# What is seen from outside may be missed at the end: a look that is late on a busy machine.
+_LEEWAY_NS = {"native": 20_000_000, "polling": 60_000_000, "python": 10_000_000}
+
+
 def test_a_thread_gets_the_cpu_time_its_own_clock_says(engine: Engine) -> None:
     heard, worker = Heard(), Worker("burner", lambda: burn(0.3))
     try:
@@ -132,8 +136,8 @@ def test_the_wall_time_of_a_thread_that_works_and_waits_in_turn_is_the_time_that
     finally:
         worker.join()
 
-    assert heard.wall_ns("burner") == pytest.approx(passed, rel=0.02, abs=10_000_000)
-    assert heard.cpu_ns("burner") == pytest.approx(worker.used, rel=0.02, abs=2_000_000)
+    assert heard.wall_ns("burner") == pytest.approx(passed, rel=0.02, abs=_LEEWAY_NS[engine.name])
+    assert heard.cpu_ns("burner") == pytest.approx(worker.used, rel=0.02, abs=_LEEWAY_NS[engine.name])
 
 
 def test_what_happened_before_a_listener_came_is_not_its_business(engine: Engine) -> None:
