@@ -151,8 +151,9 @@ class NativeEngine:
             self.close()
 
     def look(self) -> float:
-        if self._own_id != threading.get_native_id():
-            self._find_threads()  # a fork has ended the timer's thread, and another one has taken its place
+        # Who lives now gets a name, also if it could not be enlisted as it began. And this thread is known as our own:
+        # a fork may have ended the timer's thread, and another one have taken its place.
+        self._find_threads()
         samples = self._drain()
         self._deliver(samples)
         if self._has_signal and not _native.owns_signal():
