@@ -64,6 +64,7 @@ class Profiler:
         check_engine(self.settings)  # a named engine that is missing fails at start-up
         self._logger = self.settings.logger
         self._started = False
+        self._has_warned = False
         self.label_maker: LabelMaker | None = None
         """What requests are labelled with while windows are captured; None where the engine cannot read labels."""
         self._lock = threading.RLock()
@@ -284,6 +285,12 @@ class Profiler:
             self._instance,
             self._uploads.store.place if self._uploads is not None else "nowhere",
         )
+        if not self._has_warned:  # a forked child has it from its parent, and need not say it again
+            self._has_warned = True
+            self._warn()
+
+    def _warn(self) -> None:
+        settings = self.settings
         reason = why_not_native()
         if reason is not None and settings.engine == "auto":
             self._logger.warning("profiling: the portable engine is used, which is less exact: %s", reason)

@@ -35,8 +35,10 @@ class ModuleNames:
         return name or ""
 
     def _learn(self) -> None:
-        # A copy: another thread may import meanwhile.
-        modules = list(sys.modules.items())
+        try:
+            modules = list(sys.modules.items())
+        except RuntimeError:
+            return  # another thread has imported meanwhile: the next name is a new chance
         self._modules = len(modules)
         for name, module in modules:
             file = getattr(module, "__file__", None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from concurrent.futures import Future
-from queue import SimpleQueue
+from queue import Queue
 
 from profiling_middleware import profiler as profiler_module
 from profiling_middleware.model import Profile
@@ -28,7 +28,7 @@ class CheckedPipeline(Pipeline):
     """Checks what goes into the pipeline; encoding everything would be most of the work."""
 
     checker: Checker
-    waiting: SimpleQueue[Profile | None]
+    waiting: Queue[Profile | None]
 
     def submit(self, profile: Profile, request: Request, result: Future[Result]) -> None:  # called by the library
         # Not here: this is the timer's thread, and beginnings and ends of captures would wait.
@@ -43,7 +43,7 @@ class CheckedPipeline(Pipeline):
 def install(checker: Checker) -> None:
     """From now on each profile of this process is for `check_waiting`."""
     CheckedPipeline.checker = checker
-    CheckedPipeline.waiting = SimpleQueue()
+    CheckedPipeline.waiting = Queue()
     profiler_module.Pipeline = CheckedPipeline  # type: ignore[misc]
 
 
@@ -52,15 +52,22 @@ def check_waiting(*, forever: bool = False) -> None:  # called by the library
     queue = CheckedPipeline.waiting
     while forever or not queue.empty():
         profile = queue.get()
+        if profile is not None:
+            CheckedPipeline.checker.check(profile)
+        queue.task_done()
         if profile is None:
             return
-        CheckedPipeline.checker.check(profile)
 
 
 def wait_for_checks() -> None:
     """Returns when not much waits: what does is memory that seems to be lost."""
     while CheckedPipeline.waiting.qsize() > _MOST_WAITING:
         time.sleep(0.01)
+
+
+def wait_for_all_checks() -> None:
+    """Returns when nothing waits: threads of the same names are to begin, with other numbers."""
+    CheckedPipeline.waiting.join()
 
 
 def stop_checking() -> None:

@@ -25,7 +25,7 @@ MUTATIONS = {
     "nothing is resolved before its code is freed": Mutation("csrc/codes.c", "    on_free(code);\n", ""),
     "what has been freed since is believed": Mutation(
         "csrc/codes.c",
-        "        return true;\n    for (; epoch < count; epoch++)",
+        "        return true;\n    for (; since < count; since++)",
         "        return true;\n    for (; false;)",
     ),
     "a name is another's": Mutation(
@@ -40,14 +40,12 @@ MUTATIONS = {
         "csrc/walk.c",
         "        at = (uintptr_t)frame->previous;\n",
         "        at = (uintptr_t)frame->previous;\n"
-        "        if (stack->depth == 3 && at && !frame_is_entry((Frame *)at))\n"
+        "        if (stack->depth == 3 && at && !frame_is_nobodys((Frame *)at))\n"
         "            at = (uintptr_t)((Frame *)at)->previous;\n",
         engines=("native",),
     ),
     "another thread's stack is not looked at again": Mutation(
-        "csrc/walk.c",
-        "    if (!read_top(state, &copied, &top_again) || top_again != top)\n        return false;\n",
-        "    return (void)top_again, (void)again, true;\n",
+        "csrc/outside.c", "    return all_same(&reading) && kernel_monotonic() - began <= most && ", "    return "
     ),
     "a thread is another": Mutation(
         "csrc/sampler.c",
@@ -55,7 +53,9 @@ MUTATIONS = {
         "    record->thread = thread->key - (thread->key % 7 == 0);\n",
         engines=("native",),
     ),
-    "labels that were freed are read": Mutation("csrc/drain.c", " || freed_since(record->label, record->epoch)", ""),
+    "labels that were freed are read": Mutation(
+        "csrc/drain.c", "freed_since(&freed_labels, record->label, record->labels_freed)", "false"
+    ),
     "a label is kept for ever": Mutation(
         "csrc/labels.c",
         "    Py_XINCREF(parts.subject);\n    return",

@@ -17,7 +17,7 @@ from pathlib import Path
 from profiling_middleware.config import Settings
 from profiling_middleware.profiler import Profiler
 from profiling_middleware.sampling import native as native_module
-from torture.captures import captures, check_waiting, install, stop_checking, wait_for_checks
+from torture.captures import captures, check_waiting, install, stop_checking, wait_for_all_checks, wait_for_checks
 from torture.checker import Checker
 from torture.families import Families
 from torture.resources import Memory, Usage, settled, usage
@@ -142,6 +142,7 @@ class Run:
             self._stage.done["starts and stops"] += 1
 
     def _begin(self) -> Stage:
+        wait_for_all_checks()
         stage = self._new_stage()
         stage.done, stage.failures, stage.native_ids = self._stage.done, self._stage.failures, self._stage.native_ids
         return stage

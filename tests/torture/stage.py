@@ -59,7 +59,8 @@ class Stage:
         """A thread named after `work`, which the checker finds at the bottom of its stack."""
         name = f"{work.__name__}-{number}"
         while len(self.native_ids) > _REMEMBERED:
-            self.native_ids.pop(next(iter(self.native_ids)))
+            # In one step each: threads are started by several threads at once.
+            self.native_ids.pop(list(self.native_ids)[0], None)
 
         def run() -> None:  # called by the library
             self.native_ids[name] = threading.get_native_id()

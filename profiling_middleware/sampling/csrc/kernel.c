@@ -43,6 +43,21 @@ bool kernel_read(uintptr_t address, void *into, size_t size)
     return syscall(SYS_process_vm_readv, getpid(), &local, 1UL, &remote, 1UL, 0UL) == (long)size;
 }
 
+bool kernel_read_parts(const struct part *parts, unsigned count)
+{
+    static struct iovec local[KERNEL_MOST_PARTS], remote[KERNEL_MOST_PARTS];
+    long size = 0;
+    for (unsigned number = 0; number < count; number++) {
+        const struct part *part = &parts[number];
+        if (!by_process_vm && !kernel_read(part->address, part->into, part->size))
+            return false;
+        local[number] = (struct iovec){part->into, part->size};
+        remote[number] = (struct iovec){(void *)part->address, part->size};
+        size += (long)part->size;
+    }
+    return !by_process_vm || syscall(SYS_process_vm_readv, getpid(), local, (unsigned long)count, remote, (unsigned long)count, 0UL) == size;
+}
+
 static bool word_readable(uintptr_t address)
 {
     /* The kernel copies the set before it looks at `how`: EFAULT says the address is bad, EINVAL that only `how` is.

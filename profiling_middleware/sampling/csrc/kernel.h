@@ -12,6 +12,15 @@ bool kernel_init(void);
 /* Copies `size` bytes from `address`; false when they are not all there. Safe for any address, and in a handler. */
 bool kernel_read(uintptr_t address, void *into, size_t size);
 
+/* The same for several stretches, one after the other and as close together as can be; at most KERNEL_MOST_PARTS. */
+struct part {
+    uintptr_t address;
+    void *into;
+    size_t size;
+};
+#define KERNEL_MOST_PARTS 1024 /* IOV_MAX, of which Linux has always had so many */
+bool kernel_read_parts(const struct part *parts, unsigned count);
+
 /* Whether `size` bytes (at most a page) may be loaded from `address`. Safe for any address, and in a handler. */
 bool kernel_readable(uintptr_t address, size_t size);
 

@@ -24,22 +24,48 @@ typedef _PyInterpreterFrame Frame;
 static inline uintptr_t frame_code(const Frame *frame) { return (uintptr_t)frame->f_code; }
 /* The instruction before the next one: what f_lasti is made of. */
 static inline uintptr_t frame_instruction(const Frame *frame) { return (uintptr_t)frame->prev_instr; }
-/* From the thread state over the C frame to the Python frame. */
-#define TOP_IN_CFRAME 1
-static inline uintptr_t tstate_cframe(const PyThreadState *state) { return (uintptr_t)state->cframe; }
-static inline uintptr_t own_top_frame(const PyThreadState *state) { return (uintptr_t)state->cframe->current_frame; }
+/* Each entry into the interpreter has a C frame, which points to the topmost Python frame and to the C frame below. For a moment
+ * the new one is in its place and points to whatever lay there before. */
+#define HAS_C_FRAMES 1
+struct top {
+    uintptr_t frame;
+    uintptr_t c_frame_below;
+};
+_Static_assert(offsetof(_PyCFrame, previous) == offsetof(_PyCFrame, current_frame) + sizeof(void *), "read as one");
+/* Where the struct top lies of the thread whose state, at `address`, is copied in `state`. */
+static inline uintptr_t top_pointer(uintptr_t address, const PyThreadState *state)
+{
+    (void)address;
+    return (uintptr_t)state->cframe + offsetof(_PyCFrame, current_frame);
+}
+static inline uintptr_t top_pointer_below(const struct top *top)
+{
+    return top->c_frame_below ? top->c_frame_below + offsetof(_PyCFrame, current_frame) : 0;
+}
 
 #else
 
 static inline uintptr_t frame_code(const Frame *frame) { return (uintptr_t)frame->f_executable; }
 static inline uintptr_t frame_instruction(const Frame *frame) { return (uintptr_t)frame->instr_ptr; }
-#define TOP_IN_CFRAME 0
-static inline uintptr_t own_top_frame(const PyThreadState *state) { return (uintptr_t)state->current_frame; }
+#define HAS_C_FRAMES 0
+struct top {
+    uintptr_t frame;
+};
+static inline uintptr_t top_pointer(uintptr_t address, const PyThreadState *state)
+{
+    (void)state;
+    return address + offsetof(PyThreadState, current_frame);
+}
+static inline uintptr_t top_pointer_below(const struct top *top)
+{
+    (void)top;
+    return 0;
+}
 
 #endif
 
 /* Since 3.12 each entry into the interpreter leaves a frame on the C stack that is nobody's. */
-static inline bool frame_is_entry(const Frame *frame)
+static inline bool frame_is_nobodys(const Frame *frame)
 {
 #if PY_VERSION_HEX >= 0x030C0000
     return frame->owner == FRAME_OWNED_BY_CSTACK;
@@ -49,11 +75,32 @@ static inline bool frame_is_entry(const Frame *frame)
 #endif
 }
 
+/* Whether the interpreter was entered with this frame: the one before it is the topmost one of the C frame below. */
+static inline bool frame_is_entry(const Frame *frame)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    return frame->owner == FRAME_OWNED_BY_CSTACK;
+#else
+    return frame->is_entry;
+#endif
+}
+
 static inline int32_t instruction_offset(uintptr_t code, uintptr_t instruction)
 {
     intptr_t offset = (intptr_t)(instruction - (code + offsetof(PyCodeObject, co_code_adaptive)));
     /* Just before the first one when a frame has just been made; anything else comes from a frame being made. */
     return offset < 0 || offset > INT32_MAX ? 0 : (int32_t)offset;
+}
+
+/* False once the stack is full: then its last frame says so. */
+static inline bool stack_push(struct raw_stack *stack, uintptr_t code, uintptr_t instruction)
+{
+    if (stack->depth == MAX_DEPTH) {
+        stack->places[stack->depth++] = (struct place){SPECIAL_TRUNCATED, 0};
+        return false;
+    }
+    stack->places[stack->depth++] = (struct place){code, instruction_offset(code, instruction)};
+    return true;
 }
 
 /* Counts every thread state ever made in an interpreter; the newest is the head of the list. */

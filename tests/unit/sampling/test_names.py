@@ -7,7 +7,7 @@ import json.decoder
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, ItemsView, Iterator
 
 import pytest
 from engine_kit import DEADLINE
@@ -72,6 +72,24 @@ def test_code_of_no_modules_file_has_no_module(names: ModuleNames, file: str) ->
 )
 def test_frozen_modules_say_themselves_what_they_are(names: ModuleNames, file: str, module: str) -> None:
     assert names.of(file) == module
+
+
+def test_an_import_meanwhile_ends_nothing_and_the_next_name_is_found(
+    names: ModuleNames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Changing(dict[str, types.ModuleType]):
+        imports = 1
+
+        def items(self) -> ItemsView[str, types.ModuleType]:
+            if self.imports:
+                self.imports -= 1
+                raise RuntimeError("dictionary changed size during iteration")
+            return super().items()
+
+    monkeypatch.setattr("profiling_middleware.sampling.names.sys", types.SimpleNamespace(modules=Changing(sys.modules)))
+
+    assert names.of(json.decoder.__file__) == ""
+    assert names.of(json.decoder.__file__) == "json.decoder"
 
 
 def test_what_is_imported_under_its_own_name_is_not_main(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import sys
 import threading
 import time
@@ -117,3 +118,17 @@ def test_a_thread_that_comes_and_only_waits_is_seen_where_it_waits(native_engine
         burner.join()
 
     assert heard.wall_ns("latecomer", ".waits_for_the_end") >= passed - 200_000_000
+
+
+def test_who_lives_at_a_look_has_its_name_also_if_it_was_not_seen_beginning(native_engine: Engine) -> None:
+    """A thread that begins while another one is being looked at is not enlisted: nobody waits for that."""
+    native_engine.attach(heard := Heard())
+    threading.get_native_id = _thread.get_native_id
+    worker = Worker("unnoticed", lambda: burn(0.1), wait=False)
+    native_engine.look()
+    worker.begin.set()
+    assert worker.done.wait(DEADLINE)
+    wait_until_gone(worker.thread, DEADLINE)
+    native_engine.detach(heard)
+
+    assert heard.cpu_ns("unnoticed") >= 0.5 * worker.used
