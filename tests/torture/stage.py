@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from random import Random
 
@@ -59,8 +59,9 @@ class Stage:
         """A thread named after `work`, which the checker finds at the bottom of its stack."""
         name = f"{work.__name__}-{number}"
         while len(self.native_ids) > _REMEMBERED:
-            # In one step each: threads are started by several threads at once.
-            self.native_ids.pop(list(self.native_ids)[0], None)
+            # Without a lock, which a forked child would have for ever: several threads do this at once.
+            with suppress(RuntimeError, KeyError):
+                self.native_ids.pop(next(iter(self.native_ids)))
 
         def run() -> None:  # called by the library
             self.native_ids[name] = threading.get_native_id()
