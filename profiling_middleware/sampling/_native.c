@@ -289,9 +289,9 @@ static PyObject *own_stack_from_outside(PyObject *self, PyObject *unused)
 {
     (void)self, (void)unused;
     static struct raw_stack stack;
-    uintptr_t context;
+    struct label_ref label;
     lock_threads();
-    enum walked walked = walk_other((uintptr_t)PyGILState_GetThisThreadState(), &stack, &context);
+    enum walked walked = walk_other((uintptr_t)PyGILState_GetThisThreadState(), &stack, &label);
     threads_unlock();
     if (walked != WALK_DONE)
         Py_RETURN_NONE;
@@ -302,8 +302,8 @@ static PyObject *own_label(PyObject *self, PyObject *unused)
 {
     (void)self, (void)unused;
     uintptr_t context = (uintptr_t)PyThreadState_Get()->context;
-    uintptr_t inside = label_of_own(context), outside = label_of_other(context);
-    if (!inside || inside != outside)
+    struct label_ref inside = label_of_own(context), outside = label_of_other(context);
+    if (!inside.address || inside.address != outside.address || inside.number != outside.number)
         Py_RETURN_NONE;
     struct label_parts parts = label_parts(inside);
     Py_XDECREF(parts.resolve);

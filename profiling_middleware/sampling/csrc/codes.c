@@ -6,27 +6,29 @@
 #define MOST_REFERENCES 0xFFFFFFFFull
 
 static _Atomic uintptr_t known[KNOWN_SLOTS];
-struct freed freed_codes, freed_labels;
+#define FREED_KEPT 4096u /* a power of two */
+static _Atomic uint64_t freed_count;
+static uintptr_t freed[FREED_KEPT];
 static void (*on_free)(uintptr_t code);
 
 static unsigned slot_of(uintptr_t address) { return (unsigned)((address >> 4) ^ (address >> 17)) & (KNOWN_SLOTS - 1); }
 
-uint64_t freed_count(const struct freed *freed) { return atomic_load_explicit(&freed->count, memory_order_acquire); }
+uint64_t codes_freed(void) { return atomic_load_explicit(&freed_count, memory_order_acquire); }
 
-void freed_note(struct freed *freed, uintptr_t address)
+static void note_freed(uintptr_t address)
 {
-    uint64_t count = atomic_load_explicit(&freed->count, memory_order_relaxed);
-    freed->addresses[count & (FREED_KEPT - 1)] = address;
-    atomic_store_explicit(&freed->count, count + 1, memory_order_release);
+    uint64_t count = atomic_load_explicit(&freed_count, memory_order_relaxed);
+    freed[count & (FREED_KEPT - 1)] = address;
+    atomic_store_explicit(&freed_count, count + 1, memory_order_release);
 }
 
-bool freed_since(const struct freed *freed, uintptr_t address, uint64_t since)
+bool code_freed_since(uintptr_t address, uint64_t since)
 {
-    uint64_t count = freed_count(freed);
+    uint64_t count = codes_freed();
     if (count - since > FREED_KEPT)
         return true;
     for (; since < count; since++)
-        if (freed->addresses[since & (FREED_KEPT - 1)] == address)
+        if (freed[since & (FREED_KEPT - 1)] == address)
             return true;
     return false;
 }
@@ -35,7 +37,7 @@ static void code_freed(uintptr_t code)
 {
     /* Whoever has taken this code from a running stack has left it in the ring by now: to be resolved while it can be. */
     on_free(code);
-    freed_note(&freed_codes, code);
+    note_freed(code);
     uintptr_t expected = code;
     atomic_compare_exchange_strong(&known[slot_of(code)], &expected, 0);
 }

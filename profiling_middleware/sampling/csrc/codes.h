@@ -8,20 +8,11 @@
  * set, when that cannot be had. Once a process: it is never taken back. */
 bool codes_init(void (*before_free)(uintptr_t code));
 
-/* Objects of one kind that have been freed. What was read in another thread's memory when `count` was one number and is used
- * when it is another may name one of them. */
-#define FREED_KEPT 4096u /* a power of two */
-struct freed {
-    _Atomic uint64_t count;
-    uintptr_t addresses[FREED_KEPT];
-};
-extern struct freed freed_codes, freed_labels;
-
-uint64_t freed_count(const struct freed *freed);
-/* Notes that the object at `address` is being freed. With the GIL. */
-void freed_note(struct freed *freed, uintptr_t address);
-/* Whether `address` was freed since the count was `since`, or may have been: only so many are remembered. With the GIL. */
-bool freed_since(const struct freed *freed, uintptr_t address, uint64_t since);
+/* How many code objects have been freed so far. What was read when it was one number and is used when it is another may name
+ * one of them. */
+uint64_t codes_freed(void);
+/* Whether `address` was freed since that was `since`, or may have been: only so many are remembered. With the GIL. */
+bool code_freed_since(uintptr_t address, uint64_t since);
 
 /* Whether a code object is known to be at this address. For anybody. */
 bool code_is_known(uintptr_t address);

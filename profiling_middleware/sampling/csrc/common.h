@@ -43,6 +43,12 @@ struct place {
     int32_t offset;
 };
 
+/* A label that was seen: where, and its number, which no other one ever has. 0 and 0 when there was none. */
+struct label_ref {
+    uintptr_t address;
+    uint64_t number;
+};
+
 /* A stack, leaf first. */
 struct raw_stack {
     uint32_t depth;

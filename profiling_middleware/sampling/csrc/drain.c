@@ -17,14 +17,6 @@ static struct sample samples[MAX_SAMPLES];
 static uint32_t sample_count, taken;
 static uint32_t stacks_told, frames_told;
 
-static struct label_parts label_of(const struct record *record)
-{
-    if (!record->label || (record->labels_freed != OWN_STACK &&
-                           freed_since(&freed_labels, record->label, record->labels_freed)))
-        return (struct label_parts){NULL, NULL};
-    return label_parts(record->label);
-}
-
 static void resolve(struct record *record)
 {
     if (sample_count == MAX_SAMPLES) {
@@ -41,7 +33,7 @@ static void resolve(struct record *record)
                               .stack = NO_STACK};
     if (record->kind != RECORD_STAY) {
         sample->stack = table_stack(record, &lost);
-        sample->label = label_of(record);
+        sample->label = label_parts(record->label);
         if (lost)
             drain_counts.lost++;
         else if (sample->stack == NO_STACK)

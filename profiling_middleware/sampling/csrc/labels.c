@@ -29,12 +29,14 @@ struct collision_node {
 struct label {
     PyObject_HEAD
     struct label_parts parts;
+    uint64_t number; /* 0 once it is freed: then it is not taken for alive in memory that looks as if it were */
     bool sampled;
 };
 
 static void (*on_free)(uintptr_t label);
 static uintptr_t bitmap_type, array_type, watched;
 static uint32_t watched_hash;
+static uint64_t labels_made;
 
 static PyObject *label_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
@@ -50,6 +52,7 @@ static PyObject *label_new(PyTypeObject *type, PyObject *arguments, PyObject *ke
         Py_INCREF(parts.resolve);
         Py_INCREF(parts.subject);
         self->parts = parts;
+        self->number = ++labels_made;
     }
     return (PyObject *)self;
 }
@@ -74,7 +77,7 @@ static void label_dealloc(PyObject *self)
     /* Its own thread may have noted it, or another one read it: what is in the ring is resolved while it is here. */
     if (((struct label *)self)->sampled || !ring_empty())
         on_free((uintptr_t)self);
-    freed_note(&freed_labels, (uintptr_t)self);
+    *(volatile uint64_t *)&((struct label *)self)->number = 0; /* volatile: it is read after the memory has been freed */
     label_clear(self);
     Py_TYPE(self)->tp_free(self);
 }
@@ -186,27 +189,36 @@ static uintptr_t find(Load load, uintptr_t context)
     return 0;
 }
 
-uintptr_t label_of_own(uintptr_t context)
+struct label_ref label_of_own(uintptr_t context)
 {
-    uintptr_t label = find(load_own, context);
-    if (!label || Py_TYPE((PyObject *)label) != &Label_Type)
-        return 0;
-    ((struct label *)label)->sampled = true;
-    return label;
+    struct label *label = (struct label *)find(load_own, context);
+    if (label == NULL || Py_TYPE((PyObject *)label) != &Label_Type)
+        return (struct label_ref){0, 0};
+    label->sampled = true;
+    return (struct label_ref){(uintptr_t)label, label->number};
 }
 
-uintptr_t label_of_other(uintptr_t context)
+/* What lies at an address that was a label's once. */
+static bool read_label(uintptr_t address, struct label *into)
 {
-    uintptr_t type, label = find(kernel_read, context);
-    if (!label || !word_at(kernel_read, label + offsetof(PyObject, ob_type), &type) || type != (uintptr_t)&Label_Type)
-        return 0;
-    return label;
+    return address && kernel_read(address, into, sizeof *into) && Py_TYPE((PyObject *)into) == &Label_Type && into->number != 0;
 }
 
-struct label_parts label_parts(uintptr_t label)
+struct label_ref label_of_other(uintptr_t context)
 {
-    struct label_parts parts = ((struct label *)label)->parts;
-    Py_XINCREF(parts.resolve);
-    Py_XINCREF(parts.subject);
-    return parts;
+    struct label label;
+    uintptr_t address = find(kernel_read, context);
+    if (!read_label(address, &label))
+        return (struct label_ref){0, 0};
+    return (struct label_ref){address, label.number};
+}
+
+struct label_parts label_parts(struct label_ref ref)
+{
+    struct label label;
+    if (!read_label(ref.address, &label) || label.number != ref.number)
+        return (struct label_parts){NULL, NULL};
+    Py_XINCREF(label.parts.resolve);
+    Py_XINCREF(label.parts.subject);
+    return label.parts;
 }

@@ -12,17 +12,17 @@ bool labels_init(void (*before_free)(uintptr_t label));
 /* From now on this variable is read. It is kept for ever. */
 bool labels_watch(PyObject *variable);
 
-/* The address of the Label in a context, 0 when there is none. The context is the calling thread's own ... */
-uintptr_t label_of_own(uintptr_t context);
+/* The Label in a context. The context is the calling thread's own ... */
+struct label_ref label_of_own(uintptr_t context);
 /* ... or another one's, whose memory is only read through the kernel. */
-uintptr_t label_of_other(uintptr_t context);
+struct label_ref label_of_other(uintptr_t context);
 
 /* What a label is made of: a function, and what it is to be called with to know the labels. */
 struct label_parts {
     PyObject *resolve, *subject;
 };
 
-/* New references to what the label at this address is made of. With the GIL; the label must not have been freed. */
-struct label_parts label_parts(uintptr_t label);
+/* New references to what a label is made of; NULL and NULL when it has been freed. With the GIL. */
+struct label_parts label_parts(struct label_ref label);
 
 #endif

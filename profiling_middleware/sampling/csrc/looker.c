@@ -85,13 +85,14 @@ static bool waits_at(struct place leaf)
     return known->code == leaf.code && known->offset == leaf.offset;
 }
 
-/* What was freed before a stack was read. */
-struct moment {
-    uint64_t codes_freed, labels_freed;
+/* What is read together with a stack. */
+struct reading {
+    uint64_t codes_freed;
+    struct label_ref label;
 };
 
 static bool write_record(struct thread *thread, enum record_kind kind, uint32_t depth, uint64_t now, uint64_t cpu,
-                         struct moment moment, uintptr_t label)
+                         struct reading reading)
 {
     struct record *record = ring_reserve(kind, depth);
     if (record == NULL) {
@@ -104,9 +105,8 @@ static bool write_record(struct thread *thread, enum record_kind kind, uint32_t 
     record->cpu_ns = cpu;
     record->waited_ns = thread->looked_ns - thread->since_ns;
     record->seen_ns = depth ? now - thread->looked_ns : 0;
-    record->codes_freed = moment.codes_freed;
-    record->labels_freed = moment.labels_freed;
-    record->label = label;
+    record->codes_freed = reading.codes_freed;
+    record->label = reading.label;
     ring_commit(record);
     thread->since_ns = depth ? now : thread->looked_ns;
     return true;
@@ -116,20 +116,19 @@ static bool write_record(struct thread *thread, enum record_kind kind, uint32_t 
 static void write_stay(struct thread *thread)
 {
     if (thread->looked_ns > thread->since_ns)
-        write_record(thread, RECORD_STAY, 0, thread->looked_ns, 0, (struct moment){0, 0}, 0);
+        write_record(thread, RECORD_STAY, 0, thread->looked_ns, 0, (struct reading){0});
 }
 
 /* Where the thread is. What cannot be read or written now is handed out with the next look, which then asks everybody:
  * this one may not run again for long. */
 static void look_at(struct thread *thread, uint64_t now)
 {
-    uintptr_t context = 0;
-    struct moment moment = {freed_count(&freed_codes), freed_count(&freed_labels)};
+    struct reading reading = {.codes_freed = codes_freed()};
     uint64_t cpu = 0;
     bool charges = atomic_load(&charges_cpu), ran = charges && is_running(thread);
     int64_t most_carried = MOST_CARRIED_LOOKS * (int64_t)atomic_load(&interval);
     thread->seen = false;
-    if (walk_other(thread->state, &stack, &context) != WALK_DONE) {
+    if (walk_other(thread->state, &stack, &reading.label) != WALK_DONE) {
         looker_counts.torn++;
         accounted_ns = 0;
         return;
@@ -143,7 +142,7 @@ static void look_at(struct thread *thread, uint64_t now)
         *wait_slot(stack.places[0]) = stack.places[0];
     if (ran && thread->carried_ns > 0 && (thread->carried_ns > most_carried || !waits_at(stack.places[0])))
         cpu = (uint64_t)thread->carried_ns;
-    if (!write_record(thread, RECORD_LOOK, stack.depth, now, cpu, moment, label_of_other(context))) {
+    if (!write_record(thread, RECORD_LOOK, stack.depth, now, cpu, reading)) {
         accounted_ns = 0;
         return;
     }

@@ -1,6 +1,7 @@
 /* Another thread's stack, read while that thread runs or waits. All of it is for one caller at a time. */
 #include "codes.h"
 #include "kernel.h"
+#include "labels.h"
 #include "layout.h"
 #include "walk.h"
 
@@ -161,7 +162,7 @@ static bool all_codes(const struct raw_stack *stack)
     return true;
 }
 
-static bool walk_once(uintptr_t state, struct raw_stack *stack, uintptr_t *context)
+static bool walk_once(uintptr_t state, struct raw_stack *stack, struct label_ref *label)
 {
     struct reading reading = {.state = state};
     uint64_t began = kernel_monotonic(), most = MOST_READING_NS;
@@ -170,7 +171,6 @@ static bool walk_once(uintptr_t state, struct raw_stack *stack, uintptr_t *conte
     stack->depth = 0;
     if (!begin(&reading))
         return false;
-    *context = (uintptr_t)reading.copied.context;
     for (uintptr_t at = reading.top.frame; at != 0; at = (uintptr_t)frame.previous) {
         enum where where = read_frame(at, &frame);
         if (where == NOWHERE || steps++ == MOST_STEPS)
@@ -187,13 +187,14 @@ static bool walk_once(uintptr_t state, struct raw_stack *stack, uintptr_t *conte
         if (!frame_is_nobodys(&frame) && !stack_push(stack, frame_code(&frame), frame_instruction(&frame)))
             break;
     }
+    *label = label_of_other((uintptr_t)reading.copied.context);
     return all_same(&reading) && kernel_monotonic() - began <= most && all_codes(stack);
 }
 
-enum walked walk_other(uintptr_t state, struct raw_stack *stack, uintptr_t *context)
+enum walked walk_other(uintptr_t state, struct raw_stack *stack, struct label_ref *label)
 {
     for (int attempt = 0; attempt < TRIES; attempt++)
-        if (walk_once(state, stack, context))
+        if (walk_once(state, stack, label))
             return WALK_DONE;
     return WALK_TORN;
 }

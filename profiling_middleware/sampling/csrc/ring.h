@@ -10,8 +10,6 @@ enum record_kind {
     RECORD_STAY,    /* it was where it was seen last for `waited_ns` */
 };
 
-#define OWN_STACK UINT64_MAX
-
 struct record {
     _Atomic uint32_t ready; /* the record's size in bytes once it is whole; 0 before */
     uint16_t kind;
@@ -19,10 +17,8 @@ struct record {
     uint32_t thread;
     uint32_t unused;
     uint64_t time_ns, cpu_ns, waited_ns, seen_ns;
-    /* How many code objects and labels had been freed before the stack was read in another thread's memory. A thread that
-     * notes its own stack holds what is in it, and what it has noted is resolved before any of it is freed: OWN_STACK. */
-    uint64_t codes_freed, labels_freed;
-    uintptr_t label;
+    uint64_t codes_freed; /* how many code objects had been freed before the stack was read */
+    struct label_ref label;
     struct place places[]; /* `depth` of them */
 };
 

@@ -1,4 +1,5 @@
 #include "sampler.h"
+#include "codes.h"
 #include "kernel.h"
 #include "labels.h"
 #include "looker.h"
@@ -57,8 +58,9 @@ static void sample(struct thread *thread)
     memcpy(record->places, stack->places, stack->depth * sizeof *stack->places);
     record->thread = thread->key;
     record->time_ns = kernel_monotonic();
-    record->codes_freed = record->labels_freed = OWN_STACK;
-    record->label = state != NULL ? label_of_own((uintptr_t)state->context) : 0;
+    record->codes_freed = codes_freed();
+    if (state != NULL)
+        record->label = label_of_own((uintptr_t)state->context);
     /* All that was used since the last sample, however many of the timer's expirations that were. */
     uint64_t charged = atomic_exchange(&thread->charged_ns, began);
     record->cpu_ns = began > charged ? began - charged : 0;

@@ -152,10 +152,12 @@ static uint32_t frame_of(struct place place)
 
 static bool all_alive(const struct record *record)
 {
-    bool freed = record->codes_freed != OWN_STACK && record->codes_freed != freed_count(&freed_codes);
+    /* What a thread has noted of itself is resolved before any of it is freed, unless it lies behind a record that another
+     * thread has not finished. */
+    bool freed = record->codes_freed != codes_freed();
     for (uint32_t number = 0; number < record->depth; number++) {
         uintptr_t code = record->places[number].code;
-        if (code >= SPECIAL_END && ((freed && freed_since(&freed_codes, code, record->codes_freed)) || !code_is_alive(code)))
+        if (code >= SPECIAL_END && ((freed && code_freed_since(code, record->codes_freed)) || !code_is_alive(code)))
             return false;
     }
     return true;

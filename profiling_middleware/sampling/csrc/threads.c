@@ -309,11 +309,12 @@ void threads_discover(uint64_t now)
 {
     uint64_t count = threads_made(interpreter), waiting = UINT64_MAX, newest = 0;
     bool whole = true;
+    static uintptr_t found[MOST_STATES];
+    unsigned steps = 0;
     PyThreadState state;
-    uintptr_t address = newest_thread(interpreter);
     /* Newest first, without the lock of the list: each step is read through the kernel and checked, and a list that
      * changed under the eyes is read again the next time. */
-    for (unsigned steps = 0; address != 0 && steps < MOST_STATES; steps++) {
+    for (uintptr_t address = newest_thread(interpreter); address != 0 && steps < MOST_STATES; steps++) {
         if (!read_state(address, &state)) {
             whole = false;
             break;
@@ -322,9 +323,15 @@ void threads_discover(uint64_t now)
             break;
         if (newest == 0)
             newest = state.id;
-        if (!inspect(address, &state, now) && state.id < waiting)
-            waiting = state.id;
+        found[steps] = address;
         address = (uintptr_t)state.next;
+    }
+    /* Oldest first: whoever has made a thread that has not begun must be known before it, see inspect(). */
+    while (steps-- > 0) {
+        if (!read_state(found[steps], &state))
+            whole = false;
+        else if (!inspect(found[steps], &state, now) && state.id < waiting)
+            waiting = state.id;
     }
     if (waiting != UINT64_MAX)
         known_id = waiting;

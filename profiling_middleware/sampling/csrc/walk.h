@@ -12,8 +12,8 @@ enum walked {
 /* The calling thread's own stack, from any point at which it was interrupted. Allocates nothing and takes no lock. */
 enum walked walk_own(const PyThreadState *state, struct raw_stack *stack);
 
-/* Another thread's stack, read through the kernel while that thread runs or waits. `context` gets the address of its
- * context. For one caller at a time. */
-enum walked walk_other(uintptr_t state, struct raw_stack *stack, uintptr_t *context);
+/* Another thread's stack and whom it works for, read through the kernel while that thread runs or waits. For one caller at
+ * a time. */
+enum walked walk_other(uintptr_t state, struct raw_stack *stack, struct label_ref *label);
 
 #endif
