@@ -18,7 +18,8 @@ from torture.mutations import MUTATIONS, mutate
 from torture.variants import VARIANTS, Variant, build, copy_package, environment
 
 _GRACE_SECONDS = 300
-_GROWTH = 64.0
+_GROWTH, _GROWN_SECONDS = 64.0, 480.0
+"""KiB a second that a run of so many seconds may grow: in a short one what is known at once is still being learnt."""
 _MUTATION_SECONDS = 60.0
 
 
@@ -75,7 +76,7 @@ def _is_noticed(name: str, common: Sequence[str]) -> bool:
 
 def _run(variant: Variant, directory: Path | None, seconds: float, common: Sequence[str]) -> tuple[str, str]:
     """What it said, and how it ended."""
-    growth = _GROWTH * variant.growth
+    growth = _GROWTH * variant.growth * max(1.0, _GROWN_SECONDS / seconds)
     command = [
         sys.executable,
         "-m",

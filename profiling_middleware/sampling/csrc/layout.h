@@ -85,6 +85,10 @@ static inline bool frame_is_entry(const Frame *frame)
 #endif
 }
 
+/* Whether the interpreter works in this frame: then it alone knows where the frame's stack ends. It says so in the frame when it
+ * leaves it for another one that it does not enter anew, or for good. */
+static inline bool frame_is_at_work(const Frame *frame) { return frame->stacktop < 0; }
+
 static inline int32_t instruction_offset(uintptr_t code, uintptr_t instruction)
 {
     intptr_t offset = (intptr_t)(instruction - (code + offsetof(PyCodeObject, co_code_adaptive)));

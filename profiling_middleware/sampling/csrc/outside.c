@@ -104,6 +104,16 @@ static enum where read_frame(uintptr_t at, Frame *into)
     return kernel_read(at, into, FRAME_SIZE) ? OUTSIDE : NOWHERE;
 }
 
+/* Functions called one after the other have their frames in the same place, so the topmost one may be gone, and the frame below
+ * it in the middle of something else. */
+static bool may_be(const Frame *frame, const Frame *above)
+{
+    if (frame_is_nobodys(frame))
+        return true;
+    bool calls = above != NULL && !frame_is_entry(above); /* and stays in the interpreter */
+    return calls ? !frame_is_at_work(frame) : above != NULL || frame_is_at_work(frame);
+}
+
 static bool is_same(const struct seen *before, const Frame *now, bool topmost)
 {
     /* The topmost may be at another instruction of the same function: it is working. */
@@ -166,15 +176,16 @@ static bool walk_once(uintptr_t state, struct raw_stack *stack, struct label_ref
 {
     struct reading reading = {.state = state};
     uint64_t began = kernel_monotonic(), most = MOST_READING_NS;
-    Frame frame;
+    Frame frame, above;
     unsigned outside = 0, steps = 0;
     stack->depth = 0;
     if (!begin(&reading))
         return false;
     for (uintptr_t at = reading.top.frame; at != 0; at = (uintptr_t)frame.previous) {
         enum where where = read_frame(at, &frame);
-        if (where == NOWHERE || steps++ == MOST_STEPS)
+        if (where == NOWHERE || !may_be(&frame, steps ? &above : NULL) || steps++ == MOST_STEPS)
             return false;
+        memcpy(&above, &frame, FRAME_SIZE);
         if (where == OUTSIDE)
             most += MOST_READING_OUTSIDE_NS;
         if (reading.count < MOST_SEEN && (where == IN_UPPER || (where == OUTSIDE && outside++ < MOST_OUTSIDE)))
