@@ -47,6 +47,12 @@ MUTATIONS = {
     "another thread's stack is not looked at again": Mutation(
         "csrc/outside.c", "    return all_same(&reading) && kernel_monotonic() - began <= most && ", "    return "
     ),
+    "a frame that is gone is the topmost one": Mutation(
+        "csrc/outside.c", "!may_be(&frame, steps ? &above : NULL)", "false"
+    ),
+    "a C frame just made is believed": Mutation(
+        "csrc/walk.c", "if ((uintptr_t)frame->previous != entered_from)", "if (false)", engines=("native",)
+    ),
     "a thread is another": Mutation(
         "csrc/sampler.c",
         "    record->thread = thread->key;\n",
@@ -54,7 +60,9 @@ MUTATIONS = {
         engines=("native",),
     ),
     "labels that were freed are read": Mutation(
-        "csrc/drain.c", "freed_since(&freed_labels, record->label, record->labels_freed)", "false"
+        "csrc/labels.c",
+        "!read_label(ref.address, &label) || label.number != ref.number",
+        "!kernel_read(ref.address, &label, sizeof label)",
     ),
     "a label is kept for ever": Mutation(
         "csrc/labels.c",
