@@ -1,6 +1,7 @@
 """The native engine: CPU time from timers on the threads' own CPU clocks, waits from a look without the GIL.
 
-`_native.c` takes the stacks; here they get their names and become samples, and what it costs is kept within its bound.
+`_native.c` takes the stacks; here it is told what to do, and what it costs is kept within its bound. What it has seen
+becomes samples in `accounts.py`.
 Where SIGPROF is not to be had the same code polls: a thread without the GIL looks at whoever has run.
 """
 
@@ -11,15 +12,14 @@ import threading
 import time
 from typing import NamedTuple
 
-from profiling_middleware.labels import CURRENT, Labels, Resolve
-from profiling_middleware.model import Frame, Sample, Stack, Thread
+from profiling_middleware.labels import CURRENT
+from profiling_middleware.model import Sample, Thread
 from profiling_middleware.sampling import _native
+from profiling_middleware.sampling.accounts import NATIVE_STACK, Accounts, stack_of
 from profiling_middleware.sampling.clocks import OwnCpu
 from profiling_middleware.sampling.engine import EngineReport, Listener
 from profiling_middleware.sampling.governor import Governor
-from profiling_middleware.sampling.names import ModuleNames, thread_name
 from profiling_middleware.sampling.natives import NativeThreads
-from profiling_middleware.sampling.stacks import TRUNCATED
 
 # What handlers have noted is fetched so often that the ring, of a thousand stacks and more, is never full. Each time
 # the GIL has to be waited for, which costs more than all else here.
@@ -28,18 +28,8 @@ _SAMPLES_A_DRAIN = 400
 # Waits are looked at less often than work: who waits does not run away.
 _WAIT_LOOKS_A_SECOND = 20
 _FORGET_SECONDS = 1.0
-_SLACK_NS = 200_000
-_MOST_ENDED_PLACES = 1_000
-# A request that no router has taken by then is one that none takes.
-_LABEL_WAIT_NS = 2_000_000_000
 
-_NO_STACK = -1
-_SPECIAL = {
-    1: TRUNCATED,
-    2: Frame("<thread without Python>", "", 0, 0),
-    3: Frame("<another interpreter>", "", 0, 0),
-    4: Frame("<not seen yet>", "", 0, 0),
-}
+_OWN_STACK = stack_of("<profiling_middleware sampling>")
 
 
 class Counts(NamedTuple):
@@ -64,20 +54,6 @@ def _counts() -> Counts:
     return Counts(*_native.counts())
 
 
-_Work = tuple[Resolve, object]
-_Place = tuple[Stack, _Work | None]
-_Unlabelled = tuple[Sample, _Work | None]
-
-
-def _stack(text: str) -> Stack:
-    return Stack((Frame(text, "", 0, 0),))
-
-
-def _labels_of(work: _Work | None) -> Labels:
-    """Those that are known by now."""
-    return (work[0](work[1]) if work is not None else None) or ()
-
-
 class NativeEngine:
     """Samples without the GIL. See `sampling.engine.Engine` for the methods; there is one at a time in a process."""
 
@@ -87,28 +63,12 @@ class NativeEngine:
         self._wants_signals = self._has_signal = signals
         self._listeners: list[Listener] = []
         self._governor = Governor(max_overhead)
-        self._modules = ModuleNames()
+        self._accounts = Accounts()
         self._natives = NativeThreads()
         self._own = OwnCpu()
-        self._frames: list[Frame] = []
-        self._stacks: list[Stack] = []
-        self._threads: dict[int, Thread] = {}
-        self._at: dict[int, _Place] = {}
-        """Where each thread was seen last, and in whose work."""
-        self._worked_at: dict[int, _Place] = {}
-        self._ended_at: dict[tuple[Stack, Labels], int] = {}
-        """How many threads have ended after they worked there last."""
-        self._waiting: list[_Unlabelled] = []
-        self._own_id = self._unarmed = 0
-        self._not_placed_ns = 0
+        self._unarmed = 0
         self._forgot = 0.0
         self._process_ns = self._own_given_ns = self._looker_ns = 0
-        self._own_stack = _stack("<profiling_middleware sampling>")
-        self._ended_stack = _stack("<thread ended between two looks>")
-        self._native_stack = Stack((_SPECIAL[2],))
-        self._unsampled_stack = _stack("<not sampled>")
-        self._unread_stack = _stack("<stack changed while it was read>")
-        self._ended = Thread("ended threads", 0)
 
     @property
     def name(self) -> str:
@@ -174,7 +134,7 @@ class NativeEngine:
             looks=counts.samples + counts.looks,
             cpu_ns=self._cost_ns(),
             lost_stacks=counts.lost + counts.dropped,
-            not_placed_ns=self._not_placed_ns,
+            not_placed_ns=self._accounts.not_placed_ns,
             table_clears=counts.clears,
         )
 
@@ -194,11 +154,7 @@ class NativeEngine:
             threading.get_native_id = _thread.get_native_id
         _native.clear()
         self._listeners.clear()
-        self._threads.clear()
-        self._at.clear()
-        self._worked_at.clear()
-        self._ended_at.clear()
-        self._waiting.clear()
+        self._accounts.clear()
 
     # -- beginning, end, and change -----------------------------------------------------------------------------
 
@@ -210,8 +166,7 @@ class NativeEngine:
             threading.get_native_id = _native.enlist
         # The extension is the process's: what it knows it may have told another engine.
         _native.clear()
-        self._frames.clear()
-        self._stacks.clear()
+        self._accounts.clear()
         _native.watch(CURRENT)
         self._find_threads()
         _native.settle()
@@ -222,8 +177,7 @@ class NativeEngine:
         self._looker_ns = _counts().looker_ns
 
     def _find_threads(self) -> None:
-        self._own_id = threading.get_native_id()
-        _native.discover(self._own_id)
+        _native.discover(threading.get_native_id())
 
     def _adjust(self) -> None:
         """Sets the timers and the looks as the listeners and the governor want them."""
@@ -252,84 +206,15 @@ class NativeEngine:
     # -- samples ------------------------------------------------------------------------------------------------
 
     def _drain(self, *, final: bool = False) -> list[Sample]:
+        accounts = self._accounts
         ended = _native.ended_threads()  # before, so that all they have left is in what comes now
         raw, stacks, frames, begins_anew = _native.drain()
-        if begins_anew:
-            self._frames.clear()
-            self._stacks.clear()
-        self._frames.extend(self._frame(*frame) for frame in frames)
-        known = self._frames
-        self._stacks.extend(Stack(tuple(known[number] for number in numbers)) for numbers in stacks)
-        for key, ident, native_id in _native.new_threads():
-            name = thread_name(ident, native_id)
-            self._threads[key] = self._ended if name is None else Thread(name, native_id)
-        samples: list[_Unlabelled] = []
-        for sample in raw:
-            self._take(samples, *sample)
+        accounts.learn_stacks(stacks, frames, begins_anew=begins_anew)
+        accounts.learn_threads(_native.new_threads())
+        samples = accounts.samples(raw, final=final)
         for key in ended:
-            self._forget(key)
-        return self._labelled(samples, final=final)
-
-    def _take(
-        self,
-        samples: list[_Unlabelled],
-        when: int,
-        key: int,
-        number: int,
-        cpu: int,
-        waited: int,
-        seen: int,
-        resolve: Resolve | None,
-        subject: object,
-    ) -> None:
-        thread = self._threads.get(key, self._ended)
-        if waited:
-            before, before_work = self._at.get(key, (self._unread_stack, None))
-            samples.append((Sample(when - seen, thread, before, 0, waited), before_work))
-        if number == _NO_STACK and not cpu and not seen:
-            return
-        work = (resolve, subject) if resolve is not None else None
-        if number == _NO_STACK:
-            stack = self._unread_stack
-            self._not_placed_ns += cpu
-        else:
-            stack = self._stacks[number]
-        if seen or not cpu:
-            # A look at the moment at which the thread was found has seen where it is, and no time of it.
-            self._at[key] = stack, work
-        if cpu:
-            self._worked_at[key] = stack, work
-        samples.append((Sample(when, thread, stack, cpu, seen), work))
-
-    def _forget(self, key: int) -> None:
-        self._threads.pop(key, None)
-        self._at.pop(key, None)
-        if key in self._worked_at:
-            stack, work = self._worked_at.pop(key)
-            place = stack, _labels_of(work)
-            if place in self._ended_at or len(self._ended_at) < _MOST_ENDED_PLACES:
-                self._ended_at[place] = self._ended_at.get(place, 0) + 1
-
-    def _labelled(self, samples: list[_Unlabelled], *, final: bool) -> list[Sample]:
-        """Those whose labels are known; the others wait until they are, or until the `final` time."""
-        waiting, self._waiting = self._waiting + samples, []
-        now = time.monotonic_ns()
-        labelled = []
-        for sample, work in waiting:
-            labels = work[0](work[1]) if work is not None else ()
-            if labels is None and not final and now - sample.time_ns < _LABEL_WAIT_NS:
-                self._waiting.append((sample, work))
-            else:
-                labelled.append(sample._replace(labels=labels) if labels else sample)
-        return labelled
-
-    def _frame(self, function: str | int, file: str | None, line: int, start_line: int) -> Frame:
-        if file is None or isinstance(function, int):
-            return _SPECIAL[int(function)]
-        module = self._modules.of(file)
-        return Frame(f"{module}.{function}" if module else function, file, line, start_line)
-
-    # -- listeners ----------------------------------------------------------------------------------------------
+            accounts.forget_thread(key)
+        return samples
 
     def _cut(self) -> None:
         """Hands out all that is pending, so that a capture beginning or ending now gets its own part only."""
@@ -337,14 +222,7 @@ class NativeEngine:
         rests, settled_ns = _native.settle()
         samples = self._drain(final=True)
         now = time.monotonic_ns()
-        for key, _, rest, ours in rests:
-            if rest and not ours:
-                # Less than one sample is left, and it is as likely where the thread worked last as anywhere.
-                stack, work = self._worked_at.get(key, (self._unsampled_stack, None))
-                if stack is self._unsampled_stack:
-                    self._not_placed_ns += rest
-                thread = self._threads.get(key, self._ended)
-                samples.append(Sample(now, thread, stack, rest, 0, _labels_of(work)))
+        samples += [self._accounts.rest_of(key, rest, now) for key, _, rest, ours in rests if rest and not ours]
         samples += self._without_python(now, settled_ns, {native_id for _, native_id, _, _ in rests})
         self._deliver(samples)
 
@@ -353,33 +231,17 @@ class NativeEngine:
         own, looker = self._own.total_ns(), _counts().looker_ns
         mine = Thread(threading.current_thread().name, threading.get_native_id())
         spent_by_engine = own - self._own_given_ns + looker - self._looker_ns
-        samples = [Sample(now, mine, self._own_stack, spent_by_engine, 0)]
+        samples = [Sample(now, mine, _OWN_STACK, spent_by_engine, 0)]
         process = time.process_time_ns()
         unseen = process - self._process_ns - settled_ns - (looker - self._looker_ns)
         self._process_ns, self._own_given_ns, self._looker_ns = process, own, looker
         for thread, spent in self._natives.take(self._known_native_ids(known)):
-            samples.append(Sample(now, thread, self._native_stack, spent, 0))
+            samples.append(Sample(now, thread, NATIVE_STACK, spent, 0))
             unseen -= spent
-        return samples + self._of_the_ended(now, unseen)
-
-    def _of_the_ended(self, now: int, unseen: int) -> list[Sample]:
-        """What threads have used after their last sample, or without any.
-
-        The former is less than a period each, and as likely where they worked last as anywhere.
-        """
-        samples = []
-        places, self._ended_at = self._ended_at, {}
-        threads = sum(places.values())
-        tails = min(unseen, int(threads * 1e9 / self.rate_used)) if unseen > 0 else 0
-        for (stack, labels), count in places.items():
-            samples.append(Sample(now, self._ended, stack, tails * count // threads, 0, labels))
-        if unseen - tails > _SLACK_NS:
-            self._not_placed_ns += unseen - tails
-            samples.append(Sample(now, self._ended, self._ended_stack, unseen - tails, 0))
-        return samples
+        return samples + self._accounts.rest_of_the_ended(unseen, int(1e9 / self.rate_used), now)
 
     def _known_native_ids(self, known: set[int] | tuple[()]) -> set[int]:
-        return {*known, *(thread.native_id for thread in self._threads.values()), _native.looker_id()}
+        return {*known, *self._accounts.native_ids, _native.looker_id()}
 
     def _deliver(self, samples: list[Sample]) -> None:
         if samples:

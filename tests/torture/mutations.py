@@ -66,8 +66,8 @@ MUTATIONS = {
     ),
     "a label is kept for ever": Mutation(
         "csrc/labels.c",
-        "    Py_XINCREF(parts.subject);\n    return",
-        "    Py_XINCREF(parts.subject);\n    Py_XINCREF(parts.subject);\n    return",
+        "    Py_XINCREF(label.parts.subject);\n    return",
+        "    Py_XINCREF(label.parts.subject);\n    Py_XINCREF(label.parts.subject);\n    return",
     ),
     "a descriptor is left open": Mutation(
         "csrc/threads.c", "        close(thread->state_file);\n", "        (void)close;\n", engines=("polling",)

@@ -1,0 +1,203 @@
+"""From what the extension hands out to samples: names, labels, and a place for the CPU time that no sample has."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+
+from profiling_middleware.labels import Labels, Resolve
+from profiling_middleware.model import Frame, Sample, Stack, Thread
+from profiling_middleware.sampling.names import ModuleNames, thread_name
+from profiling_middleware.sampling.stacks import TRUNCATED
+
+_SLACK_NS = 200_000
+_MOST_ENDED_PLACES = 1_000
+# A request that no router has taken by then is one that none takes.
+_LABEL_WAIT_NS = 2_000_000_000
+
+_NO_STACK = -1
+_SPECIAL = {
+    1: TRUNCATED,
+    2: Frame("<thread without Python>", "", 0, 0),
+    3: Frame("<another interpreter>", "", 0, 0),
+    4: Frame("<not seen yet>", "", 0, 0),
+}
+
+RawSample = tuple[int, int, int, int, int, int, Resolve | None, object]
+RawFrame = tuple[str | int, str | None, int, int]
+"""Both as `_native.drain()` returns them."""
+
+
+def stack_of(text: str) -> Stack:
+    """A stack of one frame that stands for no function."""
+    return Stack((Frame(text, "", 0, 0),))
+
+
+NATIVE_STACK = Stack((_SPECIAL[2],))
+_UNSAMPLED = stack_of("<not sampled>")
+_UNREAD = stack_of("<stack changed while it was read>")
+_ENDED = stack_of("<thread ended between two looks>")
+_ENDED_THREADS = Thread("ended threads", 0)
+
+
+class _Work:
+    """Whom a sample was taken for. Holds a request only until its labels are known."""
+
+    __slots__ = ("_asks", "labels")
+
+    def __init__(self, resolve: Resolve, subject: object) -> None:
+        self._asks: tuple[Resolve, object] | None = (resolve, subject)
+        self.labels: Labels = ()
+
+    def settle(self, *, final: bool) -> bool:
+        """Whether the labels are known, or, the `final` time, will never be."""
+        if self._asks is None:
+            return True
+        resolve, subject = self._asks
+        labels: Labels | None
+        try:
+            labels = resolve(subject)
+        except Exception:
+            labels = ()  # an application's own routes are asked: what they do ends no capture
+        if labels is None and not final:
+            return False
+        self.labels, self._asks = labels or (), None
+        return True
+
+
+_Place = tuple[Stack, _Work | None]
+
+
+class Accounts:
+    """What is known of each thread: its name, where it was seen last, and where it worked last."""
+
+    def __init__(self) -> None:
+        self.not_placed_ns = 0
+        """CPU time that stands under no function."""
+        self._modules = ModuleNames()
+        self._frames: list[Frame] = []
+        self._stacks: list[Stack] = []
+        self._threads: dict[int, Thread] = {}
+        self._seen_at: dict[int, _Place] = {}
+        self._worked_at: dict[int, _Place] = {}
+        self._ended_at: dict[tuple[Stack, Labels], int] = {}
+        """How many threads have ended after they worked there last."""
+        self._waiting: list[tuple[Sample, _Work]] = []
+        """Samples whose labels are not known yet."""
+
+    def clear(self) -> None:
+        """Forgets everything: the extension begins anew."""
+        self._forget_numbers()
+        self._threads.clear()
+        self._seen_at.clear()
+        self._worked_at.clear()
+        self._ended_at.clear()
+        self._waiting.clear()
+
+    @property
+    def native_ids(self) -> set[int]:
+        """Of the threads that are known now."""
+        return {thread.native_id for thread in self._threads.values()}
+
+    def learn_stacks(self, stacks: Iterable[tuple[int, ...]], frames: Iterable[RawFrame], *, begins_anew: bool) -> None:
+        """Takes what is new, as `_native.drain()` returns it."""
+        if begins_anew:
+            self._forget_numbers()
+        self._frames.extend(self._frame(*frame) for frame in frames)
+        known = self._frames
+        self._stacks.extend(Stack(tuple(known[number] for number in numbers)) for numbers in stacks)
+
+    def learn_threads(self, threads: Iterable[tuple[int, int, int]]) -> None:
+        """Takes the key, ident and native id of each new one."""
+        for key, ident, native_id in threads:
+            name = thread_name(ident, native_id)
+            self._threads[key] = _ENDED_THREADS if name is None else Thread(name, native_id)
+
+    def samples(self, raw: Iterable[RawSample], *, final: bool) -> list[Sample]:
+        """Those whose labels are known, also from before; the others wait until they are, or until the `final` time."""
+        pending, self._waiting = self._waiting, []
+        now = time.monotonic_ns()
+        known: list[Sample] = []
+        for sample, work in [*pending, *self._taken(raw)]:
+            if work is None:
+                known.append(sample)
+            elif work.settle(final=final or now - sample.time_ns >= _LABEL_WAIT_NS):
+                known.append(sample._replace(labels=work.labels) if work.labels else sample)
+            else:
+                self._waiting.append((sample, work))
+        return known
+
+    def forget_thread(self, key: int) -> None:
+        """It has ended, and all samples of it have been taken."""
+        self._threads.pop(key, None)
+        self._seen_at.pop(key, None)
+        if key in self._worked_at:
+            stack, work = self._worked_at.pop(key)
+            place = stack, _labels_of(work, final=False)
+            if place in self._ended_at or len(self._ended_at) < _MOST_ENDED_PLACES:
+                self._ended_at[place] = self._ended_at.get(place, 0) + 1
+
+    def rest_of(self, key: int, cpu_ns: int, now: int) -> Sample:
+        """What a thread has used since its last sample.
+
+        It is less than one sample's worth, and as likely where the thread worked last as anywhere.
+        """
+        stack, work = self._worked_at.get(key, (_UNSAMPLED, None))
+        if stack is _UNSAMPLED:
+            self.not_placed_ns += cpu_ns
+        thread = self._threads.get(key, _ENDED_THREADS)
+        return Sample(now, thread, stack, cpu_ns, 0, _labels_of(work, final=True))
+
+    def rest_of_the_ended(self, unseen_ns: int, period_ns: int, now: int) -> list[Sample]:
+        """What threads have used that ended since the last time, after their last sample or without any.
+
+        The former is less than a period each, and as likely where they worked last as anywhere.
+        """
+        samples = []
+        places, self._ended_at = self._ended_at, {}
+        threads = sum(places.values())
+        tails = min(unseen_ns, threads * period_ns) if unseen_ns > 0 else 0
+        for (stack, labels), count in places.items():
+            samples.append(Sample(now, _ENDED_THREADS, stack, tails * count // threads, 0, labels))
+        if unseen_ns - tails > _SLACK_NS:
+            self.not_placed_ns += unseen_ns - tails
+            samples.append(Sample(now, _ENDED_THREADS, _ENDED, unseen_ns - tails, 0))
+        return samples
+
+    def _taken(self, raw: Iterable[RawSample]) -> Sequence[tuple[Sample, _Work | None]]:
+        taken: list[tuple[Sample, _Work | None]] = []
+        for when, key, number, cpu, waited, seen, resolve, subject in raw:
+            thread = self._threads.get(key, _ENDED_THREADS)
+            if waited:
+                before, before_work = self._seen_at.get(key, (_UNREAD, None))
+                taken.append((Sample(when - seen, thread, before, 0, waited), before_work))
+            if number == _NO_STACK and not cpu and not seen:
+                continue
+            work = _Work(resolve, subject) if resolve is not None else None
+            if number == _NO_STACK:
+                stack = _UNREAD
+                self.not_placed_ns += cpu
+            else:
+                stack = self._stacks[number]
+            if seen or not cpu:
+                # A look at the moment at which the thread was found has seen where it is, and no time of it.
+                self._seen_at[key] = stack, work
+            if cpu:
+                self._worked_at[key] = stack, work
+            taken.append((Sample(when, thread, stack, cpu, seen), work))
+        return taken
+
+    def _frame(self, function: str | int, file: str | None, line: int, start_line: int) -> Frame:
+        if file is None or isinstance(function, int):
+            return _SPECIAL[int(function)]
+        module = self._modules.of(file)
+        return Frame(f"{module}.{function}" if module else function, file, line, start_line)
+
+    def _forget_numbers(self) -> None:
+        self._frames.clear()
+        self._stacks.clear()
+
+
+def _labels_of(work: _Work | None, *, final: bool) -> Labels:
+    """Those that are known by now."""
+    return work.labels if work is not None and work.settle(final=final) else ()

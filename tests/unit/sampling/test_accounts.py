@@ -1,0 +1,115 @@
+"""Samples of what the extension hands out: whose labels they get, and how long a request is kept for that."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable
+
+import pytest
+
+from profiling_middleware.model import Label, Sample
+from profiling_middleware.sampling.accounts import Accounts
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux's clocks")
+
+KEY, STACK = 7, 0
+LABELS = (Label("endpoint", "/cart"),)
+MS = 1_000_000
+
+
+class Request:
+    """A subject whose labels are known once a router has seen it."""
+
+    routed = False
+
+
+def resolve(request: Request) -> tuple[Label, ...] | None:
+    return LABELS if request.routed else None
+
+
+@pytest.fixture
+def accounts() -> Accounts:
+    """One that knows this thread and a stack."""
+    accounts = Accounts()
+    accounts.learn_stacks([(0,)], [("pay", "/srv/shop.py", 12, 10)], begins_anew=False)
+    accounts.learn_threads([(KEY, threading.get_ident(), threading.get_native_id())])
+    return accounts
+
+
+def worked(accounts: Accounts, request: object, *, ask: Callable[..., object] = resolve, age_ns: int = 0) -> list[Sample]:
+    """Ten milliseconds of work for a request; the samples that come of it."""
+    raw = (time.monotonic_ns() - age_ns, KEY, STACK, 10 * MS, 0, 0, ask, request)
+    return accounts.samples([raw], final=False)  # type: ignore[list-item]
+
+
+def test_a_sample_waits_for_its_labels(accounts: Accounts) -> None:
+    request = Request()
+    assert worked(accounts, request) == []
+    request.routed = True
+
+    (sample,) = accounts.samples([], final=False)
+    assert (sample.labels, sample.cpu_ns) == (LABELS, 10 * MS)
+    assert accounts.samples([], final=True) == []
+
+
+def test_a_sample_that_is_wanted_now_has_no_labels_yet(accounts: Accounts) -> None:
+    assert worked(accounts, Request()) == []
+
+    (sample,) = accounts.samples([], final=True)
+    assert sample.labels == ()
+
+
+def test_a_request_that_nobody_routes_is_not_waited_for_for_ever(accounts: Accounts) -> None:
+    (sample,) = worked(accounts, Request(), age_ns=2_000 * MS)
+
+    assert sample.labels == ()
+
+
+@pytest.mark.parametrize("routed", [True, False], ids=["routed", "not routed"])
+def test_a_request_is_not_kept_once_its_labels_are_known(accounts: Accounts, routed: bool) -> None:
+    """A thread may rest for hours where it worked last: what it worked for must not live as long."""
+    request = Request()
+    request.routed = routed
+    kept = weakref.ref(request)
+    raw = (time.monotonic_ns(), KEY, STACK, 10 * MS, 0, 5 * MS, resolve, request)
+    accounts.samples([raw], final=True)  # type: ignore[list-item]
+    del request, raw
+
+    assert kept() is None
+
+
+def test_what_a_thread_used_after_its_last_sample_is_its_requests(accounts: Accounts) -> None:
+    request = Request()
+    request.routed = True
+    worked(accounts, request)
+    request.routed = False  # it is over, and its scope may say anything
+
+    rest = accounts.rest_of(KEY, 3 * MS, time.monotonic_ns())
+
+    assert (rest.labels, rest.cpu_ns) == (LABELS, 3 * MS)
+    assert [frame.function for frame in rest.stack.frames] == ["pay"]
+
+
+def test_a_thread_that_ended_leaves_its_rest_where_it_worked_last(accounts: Accounts) -> None:
+    request = Request()
+    request.routed = True
+    worked(accounts, request)
+    accounts.forget_thread(KEY)
+
+    tail, lost = accounts.rest_of_the_ended(13 * MS, 10 * MS, time.monotonic_ns())
+
+    assert (tail.cpu_ns, tail.labels, tail.stack.frames[0].function) == (10 * MS, LABELS, "pay")
+    assert (lost.cpu_ns, lost.stack.frames[0].function) == (3 * MS, "<thread ended between two looks>")
+    assert accounts.not_placed_ns == 3 * MS
+
+
+def test_a_router_that_fails_ends_nothing(accounts: Accounts) -> None:
+    def fails(request: object) -> None:
+        raise ZeroDivisionError
+
+    (sample,) = worked(accounts, object(), ask=fails)
+
+    assert (sample.labels, sample.cpu_ns) == ((), 10 * MS)
