@@ -1,6 +1,6 @@
 /* The native engine's door to Python: sampling/native.py is its only caller, _native.pyi says what each function does.
  *
- * A signal handler (sampler.c) and a thread without Python (looker.c) write records into a ring (ring.c). Whoever holds the
+ * A signal handler (sampler.c) and a thread without Python (looker.c, looks.c) write records into a ring (ring.c). Whoever holds the
  * GIL resolves them (drain.c, table.c): Python when it asks, or the moment before a code object or label in them is freed.
  */
 #include "csrc/common.h"
@@ -9,6 +9,7 @@
 #include "csrc/kernel.h"
 #include "csrc/labels.h"
 #include "csrc/looker.h"
+#include "csrc/looks.h"
 #include "csrc/ring.h"
 #include "csrc/sampler.h"
 #include "csrc/threads.h"
@@ -69,7 +70,7 @@ static PyObject *set_period(PyObject *self, PyObject *period)
     if (PyErr_Occurred())
         return NULL;
     lock_threads();
-    looker_forget_ended();
+    looks_forget_ended();
     unsigned unarmed = threads_set_period(nanoseconds);
     threads_unlock();
     return PyLong_FromUnsignedLong(unarmed);
@@ -133,7 +134,7 @@ static PyObject *forget_ended(PyObject *self, PyObject *unused)
 {
     (void)self, (void)unused;
     lock_threads();
-    looker_forget_ended();
+    looks_forget_ended();
     threads_unlock();
     Py_RETURN_NONE;
 }
@@ -152,7 +153,7 @@ static PyObject *settle(PyObject *self, PyObject *unused)
     static struct rest rests[MAX_THREADS];
     unsigned count = 0;
     lock_threads();
-    looker_settle(kernel_monotonic());
+    looks_settle(kernel_monotonic());
     for (struct thread *thread = NULL; (thread = threads_next(thread)) != NULL;) {
         uint64_t rest = threads_settle(thread);
         rests[count++] = (struct rest){thread->key, thread->tid, rest, thread->ours};
@@ -241,10 +242,10 @@ static PyObject *counts(PyObject *self, PyObject *unused)
 {
     (void)self, (void)unused;
     uint64_t samples = atomic_load(&sampler_counts.samples), handlers_ns = atomic_load(&sampler_counts.own_ns);
-    uint64_t lost = atomic_load(&sampler_counts.torn) + looker_counts.torn + drain_counts.lost;
-    uint64_t dropped = atomic_load(&sampler_counts.no_room) + looker_counts.no_room + drain_counts.dropped;
-    return Py_BuildValue("KKKKKKKK", samples, looker_counts.looks, handlers_ns, looker_counts.own_ns, lost, dropped,
-                         drain_counts.clears, looker_counts.unread_states);
+    uint64_t lost = atomic_load(&sampler_counts.torn) + looks_counts.torn + drain_counts.lost;
+    uint64_t dropped = atomic_load(&sampler_counts.no_room) + looks_counts.no_room + drain_counts.dropped;
+    return Py_BuildValue("KKKKKKKK", samples, looks_counts.looks, handlers_ns, looker_used_ns(), lost, dropped,
+                         drain_counts.clears, looks_counts.unread_states);
 }
 
 static PyObject *watch(PyObject *self, PyObject *variable)

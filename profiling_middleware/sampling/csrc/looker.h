@@ -6,11 +6,6 @@
 
 #define LOOKER_SIGNAL 0 /* no thread's timer carries this */
 
-struct looker_counts {
-    uint64_t looks, torn, no_room, own_ns, unread_states;
-};
-extern struct looker_counts looker_counts;
-
 /* Starts the thread. It looks every `interval_ns` (jittered); 0: it only finds threads. With `charges` it also charges CPU
  * time to what it sees running. With `signal`, SIGPROF is ours and the process's CPU clock may wake it. False when the thread
  * cannot be started. */
@@ -23,16 +18,13 @@ void looker_stop(void);
 void looker_pause(void);
 void looker_resume(void);
 bool looker_running(void);
+/* CPU time of that thread, and of those before it in this process. */
+uint64_t looker_used_ns(void);
 /* The system's number of that thread, 0 before it runs. */
 int looker_tid(void);
 /* Lets it look for new threads. Safe in a handler. */
 void looker_nudge(void);
 /* In a forked child: there is no such thread. */
 void looker_abandon(void);
-
-/* Forgets threads that have ended, handing out what they have waited. With threads_lock() held. */
-void looker_forget_ended(void);
-/* Hands out what each thread has spent where it was seen last. With threads_lock() held. */
-void looker_settle(uint64_t now_ns);
 
 #endif

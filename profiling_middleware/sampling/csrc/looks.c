@@ -1,0 +1,240 @@
+#include "looks.h"
+#include "codes.h"
+#include "kernel.h"
+#include "ring.h"
+#include "threads.h"
+#include "walk.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* CPU time that may go unnoticed between two looks: less than the cheapest wake-up of a thread. */
+#define SLACK_NS 20000
+/* A thread that has not run for so long is asked for its clock only when the process ran more than the others did. */
+#define HOT_NS 1000000000ull
+/* CPU time may wait so many looks for a stack that is surely working. */
+#define MOST_CARRIED_LOOKS 10
+
+struct looks_counts looks_counts;
+static _Atomic bool charges_cpu;
+static _Atomic uint64_t interval;
+static uint64_t accounted_ns;
+static uint64_t quiet_ns; /* until when whoever was not asked for its clock has not run */
+static struct raw_stack stack;
+static struct thread *moved[MAX_THREADS];
+
+/* -- what a thread is doing ------------------------------------------------------------------------------------- */
+
+/* Whether it is on a processor or about to be; true as well where the system does not tell. */
+static bool is_running(struct thread *thread)
+{
+    char state[8] = "";
+    int file = thread->state_file;
+    if (file < 0) {
+        char path[64];
+        snprintf(path, sizeof path, "/proc/self/task/%d/syscall", (int)thread->tid);
+        file = open(path, O_RDONLY | O_CLOEXEC);
+    }
+    bool read = file >= 0 && pread(file, state, sizeof state - 1, 0) > 0;
+    if (file >= 0 && thread->state_file < 0 && !threads_keep_file(thread, file))
+        close(file);
+    if (!read) {
+        looks_counts.unread_states++;
+        return true;
+    }
+    /* "running", or the number of the system call it waits in; -1 is a page fault, which is work. */
+    return state[0] == 'r' || state[0] == '-';
+}
+
+/* Where threads have been seen waiting. One that is seen running there has most likely just been woken, by the same tick
+ * as this thread, and has worked elsewhere. */
+#define WAIT_SLOTS 1024u
+static struct place waits[WAIT_SLOTS];
+
+static struct place *wait_slot(struct place leaf)
+{
+    return &waits[((leaf.code >> 4) ^ (leaf.code >> 14) ^ (uint32_t)leaf.offset) & (WAIT_SLOTS - 1)];
+}
+
+static bool waits_at(struct place leaf)
+{
+    const struct place *known = wait_slot(leaf);
+    return known->code == leaf.code && known->offset == leaf.offset;
+}
+
+/* What is read together with a stack. */
+struct reading {
+    uint64_t codes_freed;
+    struct label_ref label;
+};
+
+static bool write_record(struct thread *thread, enum record_kind kind, uint32_t depth, uint64_t now, uint64_t cpu,
+                         struct reading reading)
+{
+    struct record *record = ring_reserve(kind, depth);
+    if (record == NULL) {
+        looks_counts.no_room++;
+        return false;
+    }
+    memcpy(record->places, stack.places, depth * sizeof *stack.places);
+    record->thread = thread->key;
+    record->time_ns = now;
+    record->cpu_ns = cpu;
+    record->waited_ns = thread->looked_ns - thread->since_ns;
+    record->seen_ns = depth ? now - thread->looked_ns : 0;
+    record->codes_freed = reading.codes_freed;
+    record->label = reading.label;
+    ring_commit(record);
+    thread->since_ns = depth ? now : thread->looked_ns;
+    return true;
+}
+
+/* Hands out what a thread has waited where it was seen last. */
+static void write_stay(struct thread *thread)
+{
+    if (thread->looked_ns > thread->since_ns)
+        write_record(thread, RECORD_STAY, 0, thread->looked_ns, 0, (struct reading){0});
+}
+
+/* Where the thread is. What cannot be read or written now is handed out with the next look, which then asks everybody:
+ * this one may not run again for long. */
+static void look_at(struct thread *thread, uint64_t now)
+{
+    struct reading reading = {.codes_freed = codes_freed()};
+    uint64_t cpu = 0;
+    bool charges = atomic_load(&charges_cpu), ran = charges && is_running(thread);
+    int64_t most_carried = MOST_CARRIED_LOOKS * (int64_t)atomic_load(&interval);
+    thread->seen = false;
+    if (walk_other(thread->state, &stack, &reading.label) != WALK_DONE) {
+        looks_counts.torn++;
+        accounted_ns = 0;
+        return;
+    }
+    if (stack.depth == 0) {
+        stack.depth = 1;
+        stack.places[0] = (struct place){SPECIAL_NO_PYTHON, 0};
+    }
+    ran = ran && is_running(thread);
+    if (charges && !ran)
+        *wait_slot(stack.places[0]) = stack.places[0];
+    if (ran && thread->carried_ns > 0 && (thread->carried_ns > most_carried || !waits_at(stack.places[0])))
+        cpu = (uint64_t)thread->carried_ns;
+    if (!write_record(thread, RECORD_LOOK, stack.depth, now, cpu, reading)) {
+        accounted_ns = 0;
+        return;
+    }
+    thread->carried_ns -= (int64_t)cpu;
+    atomic_fetch_add(&thread->charged_ns, cpu);
+    thread->looked_ns = now;
+    thread->seen = true;
+}
+
+/* -- one look ---------------------------------------------------------------------------------------------------- */
+
+static void forget(struct thread *thread)
+{
+    if (quiet_ns > thread->looked_ns)
+        thread->looked_ns = quiet_ns;
+    if (atomic_load(&interval))
+        write_stay(thread);
+    threads_forget(thread);
+}
+
+void looks_forget_ended(void)
+{
+    for (struct thread *thread = NULL; (thread = threads_next(thread)) != NULL;)
+        if (kernel_thread_cpu(thread->tid) == 0)
+            forget(thread);
+}
+
+/* How much a thread has run since the last time; it joins `moved` if it has. */
+static uint64_t measure(struct thread *thread, unsigned *count, uint64_t now)
+{
+    uint64_t clock = kernel_thread_cpu(thread->tid);
+    if (clock == 0) {
+        forget(thread);
+        return 0;
+    }
+    if (quiet_ns > thread->looked_ns)
+        thread->looked_ns = quiet_ns;
+    uint64_t ran = clock - thread->clock_ns;
+    if (ran == 0 && thread->seen) {
+        thread->looked_ns = now;
+        return 0;
+    }
+    thread->clock_ns = clock;
+    thread->carried_ns += (int64_t)ran;
+    if (ran)
+        thread->ran_ns = now;
+    moved[(*count)++] = thread;
+    return ran;
+}
+
+void looks_look(uint64_t now)
+{
+    /* Without this thread's own, or each look would be a reason to look at everybody. */
+    uint64_t process = kernel_process_cpu() - kernel_own_cpu();
+    int64_t unseen = (int64_t)(process - accounted_ns);
+    unsigned count = 0;
+    looks_counts.looks++;
+    if (unseen > SLACK_NS) {
+        for (struct thread *thread = NULL; (thread = threads_next(thread)) != NULL;)
+            if (now - thread->ran_ns <= HOT_NS)
+                unseen -= (int64_t)measure(thread, &count, now);
+        if (unseen <= SLACK_NS)
+            quiet_ns = now;
+        else
+            for (struct thread *thread = NULL; (thread = threads_next(thread)) != NULL;)
+                if (now - thread->ran_ns > HOT_NS)
+                    measure(thread, &count, now);
+        accounted_ns = process;
+    }
+    else
+        quiet_ns = now;
+    for (unsigned number = 0; number < count; number++) {
+        if (!moved[number]->ours)
+            look_at(moved[number], now);
+    }
+}
+
+void looks_settle(uint64_t now)
+{
+    if (!atomic_load(&interval))
+        return;
+    for (struct thread *thread = NULL; (thread = threads_next(thread)) != NULL;) {
+        if (thread->ours)
+            continue;
+        thread->looked_ns = now;
+        write_stay(thread);
+    }
+}
+
+/* -- beginning and change ---------------------------------------------------------------------------------------- */
+
+/* The next look sees every thread, also those that do not run: nothing is known of where they are. */
+static void begin(void)
+{
+    uint64_t now = kernel_monotonic();
+    accounted_ns = quiet_ns = 0;
+    memset(waits, 0, sizeof waits);
+    for (struct thread *thread = NULL; (thread = threads_next(thread)) != NULL;) {
+        thread->seen = false;
+        thread->looked_ns = thread->since_ns = now;
+        thread->clock_ns = kernel_thread_cpu(thread->tid);
+        thread->carried_ns = 0;
+    }
+}
+
+void looks_set(uint64_t interval_ns, bool charges, bool anew)
+{
+    if (anew || (interval_ns && !looks_interval()))
+        begin();
+    atomic_store(&charges_cpu, charges);
+    atomic_store(&interval, interval_ns);
+}
+
+uint64_t looks_interval(void) { return atomic_load(&interval); }
+
+void looks_abandon(void) { memset(&looks_counts, 0, sizeof looks_counts); }
