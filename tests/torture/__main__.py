@@ -79,6 +79,7 @@ def _run(variant: Variant, directory: Path | None, seconds: float, common: Seque
     growth = _GROWTH * variant.growth * max(1.0, _GROWN_SECONDS / seconds)
     command = [
         sys.executable,
+        "-P",  # the current folder has the package as it is, and would come first
         "-m",
         "torture.run",
         "--seconds",

@@ -14,6 +14,7 @@ import time
 import warnings
 from pathlib import Path
 
+import profiling_middleware
 from profiling_middleware.config import Settings
 from profiling_middleware.profiler import Profiler
 from profiling_middleware.sampling import native as native_module
@@ -25,6 +26,7 @@ from torture.shared import spin
 from torture.stage import Stage, Work, ended
 from torture.storm import Storm
 from torture.truth import Truth
+from torture.variants import MEANT
 from torture.works import WORKS
 from torture.works.signals import on_alarm
 
@@ -36,6 +38,8 @@ _MOST_BLOCKS_KEPT = 0.8
 
 def main() -> int:
     arguments = _arguments()
+    if Path(os.environ[MEANT]) != Path(profiling_middleware.__file__).parent:
+        sys.exit(f"{profiling_middleware.__file__} was to be that in {os.environ[MEANT]}")
     faulthandler.enable()
     os.environ.pop("LD_PRELOAD", None)  # other programs are started here
     warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads is what is tried here

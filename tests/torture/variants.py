@@ -12,6 +12,8 @@ from pathlib import Path
 
 _ROOT = Path(__file__).parents[2]
 _PACKAGE = "profiling_middleware"
+MEANT = "TORTURE_PACKAGE"
+"""Says which package is meant: a run of another one would say nothing."""
 _C = ("-std=c11", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread", "-g", "-fno-omit-frame-pointer")
 
 
@@ -73,6 +75,7 @@ def environment(variant: Variant, directory: Path | None) -> dict[str, str]:
     }
     path = [*([str(directory)] if directory is not None else []), str(_ROOT), str(_ROOT / "tests")]
     result = {**inherited, "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1", **variant.environment}
+    result[MEANT] = str((directory or _ROOT) / _PACKAGE)
     if variant.preload:
         said = subprocess.run(
             ["gcc", f"-print-file-name={variant.preload}"], capture_output=True, text=True, check=True

@@ -39,7 +39,9 @@ def accounts() -> Accounts:
     return accounts
 
 
-def worked(accounts: Accounts, request: object, *, ask: Callable[..., object] = resolve, age_ns: int = 0) -> list[Sample]:
+def worked(
+    accounts: Accounts, request: object, *, ask: Callable[..., object] = resolve, age_ns: int = 0
+) -> list[Sample]:
     """Ten milliseconds of work for a request; the samples that come of it."""
     raw = (time.monotonic_ns() - age_ns, KEY, STACK, 10 * MS, 0, 0, ask, request)
     return accounts.samples([raw], final=False)  # type: ignore[list-item]
