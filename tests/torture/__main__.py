@@ -20,7 +20,6 @@ from torture.variants import VARIANTS, Variant, build, copy_package, environment
 _GRACE_SECONDS = 300
 _GROWTH, _GROWN_SECONDS = 64.0, 480.0
 """KiB a second that a run of so many seconds may grow: in a short one what is known at once is still being learnt."""
-_MUTATION_SECONDS = 60.0
 
 
 def main() -> int:
@@ -61,7 +60,7 @@ def _is_noticed(name: str, common: Sequence[str]) -> bool:
         mutate(package, name)
         build(package, ("-O2",))
         began = time.monotonic()
-        said, ended = _run(VARIANTS["plain"], Path(made), _MUTATION_SECONDS, [*common, "--first-failure"])
+        said, ended = _run(VARIANTS["plain"], Path(made), MUTATIONS[name].seconds, [*common, "--first-failure"])
         reason = next((line for line in said.splitlines() if line.startswith(("FAILED", "Fatal"))), "")
         lines = said.splitlines()
         if reason.startswith("FAILED: wrong"):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _BOTH = ("native", "polling")
+_LONG = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,8 @@ class Mutation:
     old: str
     new: str
     engines: tuple[str, ...] = _BOTH
+    seconds: float = 60.0
+    """How long a run may take to notice it: some mistakes need two things at the same microsecond."""
 
 
 MUTATIONS = {
@@ -27,6 +30,7 @@ MUTATIONS = {
         "csrc/codes.c",
         "        return true;\n    for (; since < count; since++)",
         "        return true;\n    for (; false;)",
+        seconds=_LONG,
     ),
     "a name is another's": Mutation(
         "csrc/table.c",
@@ -51,7 +55,11 @@ MUTATIONS = {
         "csrc/outside.c", "!may_be(&frame, steps ? &above : NULL)", "false"
     ),
     "a C frame just made is believed": Mutation(
-        "csrc/walk.c", "if ((uintptr_t)frame->previous != entered_from)", "if (false)", engines=("native",)
+        "csrc/walk.c",
+        "if ((uintptr_t)frame->previous != entered_from)",
+        "if (false)",
+        engines=("native",),
+        seconds=_LONG,
     ),
     "a thread is another": Mutation(
         "csrc/sampler.c",

@@ -28,6 +28,7 @@ from torture.storm import Storm
 from torture.truth import Truth
 from torture.variants import MEANT
 from torture.works import WORKS
+from torture.works.labels import Subject
 from torture.works.signals import on_alarm
 
 _END_SECONDS = 60.0
@@ -182,6 +183,8 @@ class Run:
             failures.append(f"left behind: {_more(before, after)}")
         if self._memory.slope() > self._arguments.most_growth * 1024:
             failures.append("memory grows")
+        if (subjects := Subject.left()) > 0:
+            failures.append(f"{subjects} labels were kept")
         if kept > _MOST_BLOCKS_KEPT:
             failures.append("starts and stops keep memory")
         failures += [f"never seen: {name}" for name in self._missing()]

@@ -19,8 +19,26 @@ _OTHERS = [contextvars.ContextVar[int](f"other_{number}") for number in range(40
 _SAID: dict[str, tuple[Label, ...]] = {}
 
 
-def said_of(work: Callable[..., object]) -> tuple[Label, ...]:  # called by the library
-    return _SAID.setdefault(work.__name__, (Label("work", work.__name__),))
+class Subject:
+    """Whom work is done for. The engine may keep it until its labels are known, and no longer."""
+
+    made, gone = itertools.count(), itertools.count()
+
+    def __init__(self, work: Callable[..., object]) -> None:
+        self.name = work.__name__
+        next(Subject.made)
+
+    def __del__(self) -> None:  # called by anything
+        next(Subject.gone)
+
+    @classmethod
+    def left(cls) -> int:
+        """How many there are. To be asked once, at the end."""
+        return next(cls.made) - next(cls.gone)
+
+
+def said_of(subject: Subject) -> tuple[Label, ...]:  # called by the library
+    return _SAID.setdefault(subject.name, (Label("work", subject.name),))
 
 
 def labels(stage: Stage) -> None:  # called by run
@@ -43,7 +61,7 @@ def in_context(make: LabelMaker, random: Random) -> None:  # called by labels
     for variable in random.sample(_OTHERS, random.randrange(40)):
         variable.set(1)
     work = random.choice((labelled_1, labelled_2, labelled_3))
-    token = CURRENT.set(make(said_of, work))
+    token = CURRENT.set(make(said_of, Subject(work)))
     work(random.choice((10, 500, 2_000)))  # labelled
     end_work(token)
 
@@ -68,7 +86,7 @@ async def in_tasks(make: LabelMaker) -> None:  # called by the library
 
 
 async def task(make: LabelMaker, work: Callable[[], object]) -> None:  # called by the library
-    token = CURRENT.set(make(said_of, work))
+    token = CURRENT.set(make(said_of, Subject(work)))
     for _ in range(3):
         work()  # labelled
         await asyncio.sleep(0)
