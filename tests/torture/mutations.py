@@ -91,7 +91,6 @@ MUTATIONS = {
     "errno is another's": Mutation(
         "csrc/sampler.c", "    errno = kept;\n", "    errno = kept ? EINTR : 0;\n", engines=("native",)
     ),
-    "the child of a fork keeps the parent's threads": Mutation("_native.c", "    threads_abandon();\n", ""),
 }
 
 
