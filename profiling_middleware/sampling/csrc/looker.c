@@ -54,8 +54,10 @@ static void *run(void *unused)
     uint64_t discovered = 0, next_look = 0, before = used_ns; /* of threads that looked before this one */
     while (!atomic_load(&stopping)) {
         uint32_t heard = atomic_load(&nudges);
-        uint64_t now = kernel_monotonic(), pause = looks_interval(), until = NEVER;
+        uint64_t until = NEVER;
         threads_lock();
+        /* Not before: whoever had the lock has handed out all times up to then. */
+        uint64_t now = kernel_monotonic(), pause = looks_interval();
         if (threads_changed()) {
             if (now - discovered >= DISCOVERY_GAP_NS) {
                 threads_discover(now);
