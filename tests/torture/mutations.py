@@ -49,7 +49,7 @@ MUTATIONS = {
         engines=("native",),
     ),
     "another thread's stack is not looked at again": Mutation(
-        "csrc/outside.c", "    return all_same(&reading) && kernel_monotonic() - began <= most && ", "    return "
+        "csrc/outside.c", "    return all_same(&reading) && aside() - before <= MOST_ASIDE_NS && ", "    return "
     ),
     "a frame that is gone is the topmost one": Mutation(
         "csrc/outside.c", "!may_be(&frame, steps ? &above : NULL)", "false"

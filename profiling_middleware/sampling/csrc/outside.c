@@ -14,9 +14,8 @@
 #define MOST_SEEN 1024
 #define MOST_OUTSIDE 256
 /* A thread that returns and calls again may come back to where it was, some microseconds later, and all in between is not
- * noticed. Nor is it when this thread is put aside for milliseconds: so what takes longer than reading takes is not believed. */
-#define MOST_READING_NS 50000u
-#define MOST_READING_OUTSIDE_NS 5000u
+ * noticed. Nor is it when this thread is put aside for milliseconds meanwhile: then what was read is not believed. */
+#define MOST_ASIDE_NS 30000u
 
 /* A chunk of the data stack as far as it is in use; its header is part of it. */
 struct copy {
@@ -172,10 +171,13 @@ static bool all_codes(const struct raw_stack *stack)
     return true;
 }
 
+/* Time in which this thread did not run, since some moment. */
+static uint64_t aside(void) { return kernel_monotonic() - kernel_own_cpu(); }
+
 static bool walk_once(uintptr_t state, struct raw_stack *stack, struct label_ref *label)
 {
     struct reading reading = {.state = state};
-    uint64_t began = kernel_monotonic(), most = MOST_READING_NS;
+    uint64_t before = aside();
     Frame frame, above;
     unsigned outside = 0, steps = 0;
     stack->depth = 0;
@@ -186,8 +188,6 @@ static bool walk_once(uintptr_t state, struct raw_stack *stack, struct label_ref
         if (where == NOWHERE || !may_be(&frame, steps ? &above : NULL) || steps++ == MOST_STEPS)
             return false;
         memcpy(&above, &frame, FRAME_SIZE);
-        if (where == OUTSIDE)
-            most += MOST_READING_OUTSIDE_NS;
         if (reading.count < MOST_SEEN && (where == IN_UPPER || (where == OUTSIDE && outside++ < MOST_OUTSIDE)))
             seen[reading.count++] =
                 (struct seen){at, frame_code(&frame), frame_instruction(&frame), (uintptr_t)frame.previous};
@@ -199,7 +199,7 @@ static bool walk_once(uintptr_t state, struct raw_stack *stack, struct label_ref
             break;
     }
     *label = label_of_other((uintptr_t)reading.copied.context);
-    return all_same(&reading) && kernel_monotonic() - began <= most && all_codes(stack);
+    return all_same(&reading) && aside() - before <= MOST_ASIDE_NS && all_codes(stack);
 }
 
 enum walked walk_other(uintptr_t state, struct raw_stack *stack, struct label_ref *label)

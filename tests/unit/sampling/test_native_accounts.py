@@ -157,3 +157,14 @@ def test_no_thread_has_waited_longer_than_the_capture_lasted(open_engine: Callab
             thread.join(DEADLINE)
 
     assert [pair for pair in longest if pair[0] > pair[1]] == []
+
+
+def test_threading_is_what_it_was_while_the_engine_runs(native_engine: Engine) -> None:
+    before = threading.get_native_id
+    native_engine.attach(heard := Heard())
+    during = threading.get_native_id
+    native_engine.detach(heard)
+
+    assert during is not before
+    assert threading.get_native_id is before
+    assert (during(), during.__module__, during.__name__) == (before(), before.__module__, before.__name__)
