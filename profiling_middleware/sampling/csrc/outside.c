@@ -15,7 +15,7 @@
 #define MOST_OUTSIDE 256
 /* A thread that returns and calls again may come back to where it was, some microseconds later, and all in between is not
  * noticed. Nor is it when this thread is put aside for milliseconds meanwhile: then what was read is not believed. */
-#define MOST_ASIDE_NS 30000u
+#define MOST_ASIDE_NS 30000
 
 /* A chunk of the data stack as far as it is in use; its header is part of it. */
 struct copy {
@@ -172,12 +172,12 @@ static bool all_codes(const struct raw_stack *stack)
 }
 
 /* Time in which this thread did not run, since some moment. */
-static uint64_t aside(void) { return kernel_monotonic() - kernel_own_cpu(); }
+static int64_t aside(void) { return (int64_t)(kernel_monotonic() - kernel_own_cpu()); }
 
 static bool walk_once(uintptr_t state, struct raw_stack *stack, struct label_ref *label)
 {
     struct reading reading = {.state = state};
-    uint64_t before = aside();
+    int64_t before = aside();
     Frame frame, above;
     unsigned outside = 0, steps = 0;
     stack->depth = 0;
