@@ -31,7 +31,7 @@ def _owners(table: Path, peer_port: int, own_port: int) -> list[int]:
     local, remote = f":{peer_port:04X}", f":{own_port:04X}"
     owners = []
     try:
-        with table.open() as lines:
+        with table.open(encoding="ascii") as lines:
             for line in lines:
                 columns = line.split()
                 ends = len(columns) > _UID and columns[_LOCAL].endswith(local) and columns[_REMOTE].endswith(remote)

@@ -187,7 +187,7 @@ def native_thread_ids() -> list[int]:
 def native_thread_name(native_id: int) -> str:
     """The name the system shows for a thread (15 bytes at most)."""
     try:
-        return Path(f"{_TASKS}/{native_id}/comm").read_text(errors="replace").strip() or str(native_id)
+        return Path(f"{_TASKS}/{native_id}/comm").read_text(encoding="utf-8", errors="replace").strip() or str(native_id)
     except OSError:
         return str(native_id)
 
@@ -219,7 +219,7 @@ def _interpreter_data() -> range | None:
             import ctypes
 
         runtime = ctypes.addressof(ctypes.c_char.in_dll(ctypes.pythonapi, "_PyRuntime"))
-        with Path("/proc/self/maps").open() as maps:
+        with Path("/proc/self/maps").open(encoding="utf-8", errors="replace") as maps:
             for line in maps:
                 low, high = (int(bound, 16) for bound in line.split()[0].split("-"))
                 if low <= runtime < high:

@@ -24,7 +24,7 @@ def _begin() -> None:
         recording = profiler.record(kind, _SECONDS, upload=False)
 
         def ended(result: object) -> None:
-            with open(os.environ["TORTURE_NOTE"], "a") as note:
+            with open(os.environ["TORTURE_NOTE"], "a", encoding="ascii") as note:
                 note.write(f"{kind}\n")
             if os.getpid() == own and not sys.is_finalizing() and threading.main_thread().is_alive():
                 capture(kind)

@@ -314,3 +314,24 @@ def test_one_process_has_one_resident() -> None:
     process.leave(tenant)
     assert process.resident is None
     process.settle(Tenant())
+
+
+def test_no_file_is_read_in_the_locales_encoding(run_python: RunPython, tmp_path: Path) -> None:
+    """`-X warn_default_encoding` is how others find such places in their own programs."""
+    ran = run_python(
+        """
+import sys
+from profiling_middleware import Profiler, Settings
+
+for engine in sys.argv[2:]:
+    with Profiler(Settings(service_name="watcher", engine=engine, store=sys.argv[1])) as profiler:
+        profiler.capture("cpu", 0.05)
+        profiler.capture("wall", 0.05)
+""",
+        (tmp_path / "store").as_uri(),
+        "auto",
+        "python",
+        options=("-X", "warn_default_encoding"),
+    )
+
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
