@@ -187,7 +187,9 @@ def native_thread_ids() -> list[int]:
 def native_thread_name(native_id: int) -> str:
     """The name the system shows for a thread (15 bytes at most)."""
     try:
-        return Path(f"{_TASKS}/{native_id}/comm").read_text(encoding="utf-8", errors="replace").strip() or str(native_id)
+        return Path(f"{_TASKS}/{native_id}/comm").read_text(encoding="utf-8", errors="replace").strip() or str(
+            native_id
+        )
     except OSError:
         return str(native_id)
 
