@@ -292,7 +292,7 @@ static PyObject *own_stack_from_outside(PyObject *self, PyObject *unused)
     static struct raw_stack stack;
     struct label_ref label;
     lock_threads();
-    enum walked walked = walk_other((uintptr_t)PyGILState_GetThisThreadState(), &stack, &label);
+    enum walked walked = walk_other(kernel_gettid(), (uintptr_t)PyGILState_GetThisThreadState(), true, &stack, &label);
     threads_unlock();
     if (walked != WALK_DONE)
         Py_RETURN_NONE;

@@ -21,7 +21,10 @@ _SPECIAL = {
     2: Frame("<thread without Python>", "", 0, 0),
     3: Frame("<another interpreter>", "", 0, 0),
     4: Frame("<not seen yet>", "", 0, 0),
+    5: Frame("<running>", "", 0, 0),
 }
+
+_RUNNING = _SPECIAL[5]
 
 RawSample = tuple[int, int, int, int, int, int, Resolve | None, object]
 RawFrame = tuple[str | int, str | None, int, int]
@@ -146,7 +149,7 @@ class Accounts:
         if stack is _UNSAMPLED:
             self.not_placed_ns += cpu_ns
         thread = self._threads.get(key, _ENDED_THREADS)
-        return Sample(now, thread, stack, cpu_ns, 0, _labels_of(work, final=True))
+        return Sample(now, thread, stack, cpu_ns, cpu_ns, _labels_of(work, final=True))
 
     def rest_of_the_ended(self, unseen_ns: int, period_ns: int, now: int) -> list[Sample]:
         """What threads have used that ended since the last time, after their last sample or without any.
@@ -158,10 +161,11 @@ class Accounts:
         threads = sum(places.values())
         tails = min(unseen_ns, threads * period_ns) if unseen_ns > 0 else 0
         for (stack, labels), count in places.items():
-            samples.append(Sample(now, _ENDED_THREADS, stack, tails * count // threads, 0, labels))
+            tail = tails * count // threads
+            samples.append(Sample(now, _ENDED_THREADS, stack, tail, tail, labels))
         if unseen_ns - tails > _SLACK_NS:
             self.not_placed_ns += unseen_ns - tails
-            samples.append(Sample(now, _ENDED_THREADS, _ENDED, unseen_ns - tails, 0))
+            samples.append(Sample(now, _ENDED_THREADS, _ENDED, unseen_ns - tails, unseen_ns - tails))
         return samples
 
     def _taken(self, raw: Iterable[RawSample]) -> Sequence[tuple[Sample, _Work | None]]:
@@ -179,12 +183,16 @@ class Accounts:
                 self.not_placed_ns += cpu
             else:
                 stack = self._stacks[number]
+                if stack.frames[0] is _RUNNING:
+                    # It ran when it was looked at, and notes itself where it works.
+                    stack, work = self._worked_at.get(key, (stack, None))
             if seen or not cpu:
                 # A look at the moment at which the thread was found has seen where it is, and no time of it.
                 self._seen_at[key] = stack, work
             if cpu:
                 self._worked_at[key] = stack, work
-            taken.append((Sample(when, thread, stack, cpu, seen), work))
+            # Who works for some time is there for as long.
+            taken.append((Sample(when, thread, stack, cpu, cpu + seen), work))
         return taken
 
     def _frame(self, function: str | int, file: str | None, line: int, start_line: int) -> Frame:

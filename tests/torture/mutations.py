@@ -48,11 +48,15 @@ MUTATIONS = {
         "            at = (uintptr_t)((Frame *)at)->previous;\n",
         engines=("native",),
     ),
-    "another thread's stack is not looked at again": Mutation(
-        "csrc/outside.c", "    return all_same(&reading) && aside() - before <= MOST_ASIDE_NS && ", "    return "
+    "who runs is believed to stand still": Mutation(
+        "csrc/outside.c", "runs = kernel_thread_cpu(tid) != clock;", "runs = kernel_thread_cpu(tid) == 0;"
     ),
-    "a frame that is gone is the topmost one": Mutation(
-        "csrc/outside.c", "!may_be(&frame, steps ? &above : NULL)", "false"
+    "frames that cannot be there together are believed": Mutation(
+        "csrc/outside.c",
+        "(checked && !can_be(&frame, above_at ? &above : NULL))",
+        "false",
+        engines=("polling",),
+        seconds=_LONG,
     ),
     "a C frame just made is believed": Mutation(
         "csrc/walk.c",

@@ -179,8 +179,8 @@ class Run:
         )
         if checker.wrong:
             failures.append(f"wrong:\n{checker.report()}")
-        if after != before:
-            failures.append(f"left behind: {_more(before, after)}")
+        if left := _more(before, after):
+            failures.append(f"left behind: {left}")
         if self._memory.slope() > self._arguments.most_growth * 1024:
             failures.append("memory grows")
         if (subjects := Subject.left()) > 0:
@@ -201,11 +201,11 @@ class Run:
 
 
 def _more(before: Usage, after: Usage) -> str:
+    """What there is more than before: what has gone since was about to."""
     changes = [f"+ {thing}" for thing in (*(after.threads - before.threads), *(after.descriptors - before.descriptors))]
-    changes += [
-        f"- {thing}" for thing in (*(before.threads - after.threads), *(before.descriptors - after.descriptors))
-    ]
-    return ", ".join([*changes, f"{after.timers - before.timers:+d} timers"])
+    if after.timers > before.timers:
+        changes.append(f"{after.timers - before.timers:+d} timers")
+    return ", ".join(changes)
 
 
 def _arguments() -> argparse.Namespace:

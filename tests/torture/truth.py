@@ -21,6 +21,7 @@ SPECIAL = frozenset(
         "another interpreter",
         "not seen yet",
         "not seen running",
+        "running",
         "not sampled",
         "other stacks",
         "profiling_middleware sampling",

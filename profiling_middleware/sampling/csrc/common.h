@@ -34,6 +34,7 @@ enum special_frame {
     SPECIAL_NO_PYTHON,
     SPECIAL_OTHER_INTERPRETER,
     SPECIAL_NOT_SEEN,
+    SPECIAL_RUNNING,
     SPECIAL_END,
 };
 

@@ -70,6 +70,13 @@ struct reading {
     struct label_ref label;
 };
 
+/* How long it has not run since it was looked at. */
+static uint64_t waited_since(const struct thread *thread, uint64_t now)
+{
+    uint64_t passed = now - thread->looked_ns;
+    return passed > thread->unlooked_ns ? passed - thread->unlooked_ns : 0;
+}
+
 static bool write_record(struct thread *thread, enum record_kind kind, uint32_t depth, uint64_t now, uint64_t cpu,
                          struct reading reading)
 {
@@ -83,11 +90,16 @@ static bool write_record(struct thread *thread, enum record_kind kind, uint32_t 
     record->time_ns = now;
     record->cpu_ns = cpu;
     record->waited_ns = thread->looked_ns - thread->since_ns;
-    record->seen_ns = depth ? now - thread->looked_ns : 0;
+    /* At least something: so it is known to have been looked at, and not to have noted its stack itself. */
+    record->seen_ns = depth ? 1 + waited_since(thread, now) : 0;
     record->codes_freed = reading.codes_freed;
     record->label = reading.label;
     ring_commit(record);
-    thread->since_ns = depth ? now : thread->looked_ns;
+    if (depth) {
+        thread->looked_ns = now;
+        thread->unlooked_ns = 0;
+    }
+    thread->since_ns = thread->looked_ns;
     return true;
 }
 
@@ -96,6 +108,14 @@ static void write_stay(struct thread *thread)
 {
     if (thread->looked_ns > thread->since_ns)
         write_record(thread, RECORD_STAY, 0, thread->looked_ns, 0, (struct reading){0});
+}
+
+/* Hands out what a thread that runs has waited in between: where it works. */
+static void write_running(struct thread *thread, uint64_t now)
+{
+    stack.depth = 1;
+    stack.places[0] = (struct place){SPECIAL_RUNNING, 0};
+    write_record(thread, RECORD_LOOK, 1, now, 0, (struct reading){0});
 }
 
 /* Where the thread is. What cannot be read or written now is handed out with the next look, which then asks everybody:
@@ -107,7 +127,13 @@ static void look_at(struct thread *thread, uint64_t now)
     bool charges = atomic_load(&charges_cpu), ran = charges && is_running(thread);
     int64_t most_carried = MOST_CARRIED_LOOKS * (int64_t)atomic_load(&interval);
     thread->seen = false;
-    if (walk_other(thread->state, &stack, &reading.label) != WALK_DONE) {
+    /* Who runs notes its own stack where there are timers for that. */
+    enum walked walked = walk_other(thread->tid, thread->state, charges, &stack, &reading.label);
+    if (walked == WALK_RUNS) {
+        write_running(thread, now);
+        return;
+    }
+    if (walked == WALK_TORN) {
         looks_counts.torn++;
         accounted_ns = 0;
         return;
@@ -127,16 +153,21 @@ static void look_at(struct thread *thread, uint64_t now)
     }
     thread->carried_ns -= (int64_t)cpu;
     atomic_fetch_add(&thread->charged_ns, cpu);
-    thread->looked_ns = now;
     thread->seen = true;
 }
 
 /* -- one look ---------------------------------------------------------------------------------------------------- */
 
-static void forget(struct thread *thread)
+/* Whoever was not asked for its clock while nobody ran has stayed where it was. */
+static void know_of_quiet(struct thread *thread)
 {
     if (quiet_ns > thread->looked_ns)
         thread->looked_ns = quiet_ns;
+}
+
+static void forget(struct thread *thread)
+{
+    know_of_quiet(thread);
     if (atomic_load(&interval))
         write_stay(thread);
     threads_forget(thread);
@@ -149,6 +180,17 @@ void looks_forget_ended(void)
             forget(thread);
 }
 
+static uint64_t take_clock(struct thread *thread, uint64_t clock, uint64_t now)
+{
+    uint64_t ran = clock - thread->clock_ns;
+    thread->clock_ns = clock;
+    thread->carried_ns += (int64_t)ran;
+    thread->unlooked_ns += ran;
+    if (ran)
+        thread->ran_ns = now;
+    return ran;
+}
+
 /* How much a thread has run since the last time; it joins `moved` if it has. */
 static uint64_t measure(struct thread *thread, unsigned *count, uint64_t now)
 {
@@ -157,17 +199,12 @@ static uint64_t measure(struct thread *thread, unsigned *count, uint64_t now)
         forget(thread);
         return 0;
     }
-    if (quiet_ns > thread->looked_ns)
-        thread->looked_ns = quiet_ns;
-    uint64_t ran = clock - thread->clock_ns;
+    know_of_quiet(thread);
+    uint64_t ran = take_clock(thread, clock, now);
     if (ran == 0 && thread->seen) {
         thread->looked_ns = now;
         return 0;
     }
-    thread->clock_ns = clock;
-    thread->carried_ns += (int64_t)ran;
-    if (ran)
-        thread->ran_ns = now;
     moved[(*count)++] = thread;
     return ran;
 }
@@ -204,10 +241,18 @@ void looks_settle(uint64_t now)
     if (!atomic_load(&interval))
         return;
     for (struct thread *thread = NULL; (thread = threads_next(thread)) != NULL;) {
-        if (thread->ours)
+        uint64_t clock = thread->ours ? 0 : kernel_thread_cpu(thread->tid);
+        if (clock == 0)
             continue;
-        thread->looked_ns = now;
-        write_stay(thread);
+        know_of_quiet(thread);
+        if (take_clock(thread, clock, now)) {
+            thread->seen = false;
+            write_running(thread, now);
+        }
+        else {
+            thread->looked_ns = now;
+            write_stay(thread);
+        }
     }
 }
 
@@ -224,6 +269,7 @@ static void begin(void)
         thread->looked_ns = thread->since_ns = now;
         thread->clock_ns = kernel_thread_cpu(thread->tid);
         thread->carried_ns = 0;
+        thread->unlooked_ns = 0;
     }
 }
 

@@ -1,4 +1,7 @@
-/* Another thread's stack, read while that thread runs or waits. All of it is for one caller at a time. */
+/* Another thread's stack, read while that thread waits or runs. All of it is for one caller at a time.
+ *
+ * Whether the thread ran meanwhile its CPU clock tells: if not, what was read is what is there. If it ran, its frames may have
+ * come and gone between one read and the next, so only such a stack is believed as can have been there at one moment. */
 #include "codes.h"
 #include "kernel.h"
 #include "labels.h"
@@ -9,12 +12,14 @@
 #include <string.h>
 
 #define TRIES 4
+#define TRIES_RUNNING 6
 #define COPY_BYTES (64u * 1024)
 #define MOST_STEPS (4 * MAX_DEPTH)
-#define MOST_SEEN 1024
-#define MOST_OUTSIDE 256
-/* A thread that returns and calls again may come back to where it was, some microseconds later, and all in between is not
- * noticed. Nor is it when this thread is put aside for milliseconds meanwhile: then what was read is not believed. */
+#define MOST_GONE 8
+#define MARGIN_BYTES 1024u /* some frames more than there were when the thread was asked */
+#define MOST_SEEN 256
+/* A thread that returns and calls again may come back to where it was, and all in between is not noticed. Some microseconds are
+ * too short for that, but this thread may be put aside for milliseconds: then what was read is not believed. */
 #define MOST_ASIDE_NS 30000
 
 /* A chunk of the data stack as far as it is in use; its header is part of it. */
@@ -23,14 +28,26 @@ struct copy {
     size_t size;
     alignas(16) unsigned char bytes[COPY_BYTES];
 };
-static struct copy upper, lower, upper_again;
+static struct copy upper, lower;
 
-/* What is read of a frame and must be the same when it is read again. */
+/* A frame whose caller or callee was read at another moment. */
 struct seen {
     uintptr_t at, code, instruction, previous;
+    bool topmost;
 };
 static struct seen seen[MOST_SEEN];
-static Frame outside_again[MOST_OUTSIDE];
+
+/* One attempt. */
+struct reading {
+    uintptr_t state;
+    PyThreadState copied;
+    struct top before, after; /* the topmost pointer, before the topmost chunk was copied and after */
+    uintptr_t context_before, context_after;
+    struct raw_stack *stack;
+    unsigned count; /* of `seen` */
+    bool entered;   /* the topmost entry into the interpreter was found, and came from: */
+    uintptr_t entered_from;
+};
 
 static bool holds(const struct copy *copy, uintptr_t frame)
 {
@@ -42,21 +59,10 @@ static uintptr_t below(const struct copy *copy)
     return copy->chunk ? (uintptr_t)((const _PyStackChunk *)copy->bytes)->previous : 0;
 }
 
-/* One attempt. */
-struct reading {
-    uintptr_t state;
-    PyThreadState copied;
-    struct top top;
-    unsigned count; /* of `seen` */
-    bool entered;   /* the topmost entry into the interpreter was found, and came from: */
-    uintptr_t entered_from;
-};
-
-/* Copies the topmost chunk, and the topmost pointer before and after it: the thread may go on meanwhile. */
+/* Copies the topmost chunk, and the topmost pointer before and after it. */
 static bool begin(struct reading *reading)
 {
     const PyThreadState *copied = &reading->copied;
-    struct top after;
     if (!kernel_read(reading->state, &reading->copied, TSTATE_SIZE))
         return false;
     upper.chunk = (uintptr_t)copied->datastack_chunk;
@@ -64,12 +70,19 @@ static bool begin(struct reading *reading)
     lower.chunk = 0;
     if (upper.size > COPY_BYTES || (upper.chunk && upper.size < CHUNK_HEADER))
         return false;
+    /* What it has called meanwhile lies above. */
+    if (upper.chunk && upper.size + MARGIN_BYTES <= COPY_BYTES &&
+        (uintptr_t)copied->datastack_top + MARGIN_BYTES <= (uintptr_t)copied->datastack_limit)
+        upper.size += MARGIN_BYTES;
+    uintptr_t top_at = top_pointer(reading->state, copied), context_at = reading->state + offsetof(PyThreadState, context);
     struct part parts[] = {
-        {top_pointer(reading->state, copied), &reading->top, sizeof after},
+        {context_at, &reading->context_before, sizeof reading->context_before},
+        {top_at, &reading->before, sizeof reading->before},
         {upper.chunk, upper.bytes, upper.size},
-        {top_pointer(reading->state, copied), &after, sizeof after},
+        {top_at, &reading->after, sizeof reading->after},
+        {context_at, &reading->context_after, sizeof reading->context_after},
     };
-    return kernel_read_parts(parts, 3) && memcmp(&reading->top, &after, sizeof after) == 0;
+    return kernel_read_parts(parts, 5);
 }
 
 /* Copies the next chunk down if the frame lies there. */
@@ -87,74 +100,119 @@ static bool go_down(uintptr_t frame)
     return holds(&lower, frame);
 }
 
-enum where { NOWHERE, IN_UPPER, IN_LOWER, OUTSIDE };
-
-/* Generators' frames lie in their objects, and those of the interpreter itself on the C stack. */
-static enum where read_frame(uintptr_t at, Frame *into)
+/* Returns what was read together with it: the chunk's address; the frame's own where it was read by itself, since generators'
+ * frames lie in their objects, and those of the interpreter on the C stack; 0 when there is no such frame. */
+static uintptr_t read_frame(uintptr_t at, Frame *into)
 {
     if (at % alignof(Frame))
-        return NOWHERE;
+        return 0;
     bool is_upper = holds(&upper, at);
     if (is_upper || holds(&lower, at) || go_down(at)) {
         const struct copy *copy = is_upper ? &upper : &lower;
         memcpy(into, copy->bytes + (at - copy->chunk), FRAME_SIZE);
-        return is_upper ? IN_UPPER : IN_LOWER;
+        return copy->chunk;
     }
-    return kernel_read(at, into, FRAME_SIZE) ? OUTSIDE : NOWHERE;
+    return kernel_read(at, into, FRAME_SIZE) ? at : 0;
 }
 
-/* Functions called one after the other have their frames in the same place, so the topmost one may be gone, and the frame below
- * it in the middle of something else. */
-static bool may_be(const Frame *frame, const Frame *above)
+/* Whether the interpreter can be in these two at once: in a frame that has called another one it is at work only if it was
+ * entered anew for that, by way of C. Functions called one after the other have their frames in the same place. */
+static bool can_be(const Frame *frame, const Frame *above)
 {
-    if (frame_is_nobodys(frame))
-        return true;
-    bool calls = above != NULL && !frame_is_entry(above); /* and stays in the interpreter */
-    return calls ? !frame_is_at_work(frame) : above != NULL || frame_is_at_work(frame);
+    return above == NULL || frame_is_nobodys(frame) || frame_is_at_work(frame) == frame_is_entry(above);
 }
 
-static bool is_same(const struct seen *before, const Frame *now, bool topmost)
+static void note(struct reading *reading, uintptr_t at, const Frame *frame, bool topmost)
 {
-    /* The topmost may be at another instruction of the same function: it is working. */
-    return frame_code(now) == before->code && (uintptr_t)now->previous == before->previous &&
-           (topmost || frame_instruction(now) == before->instruction);
+    if (reading->count < MOST_SEEN)
+        seen[reading->count++] = (struct seen){at, frame_code(frame), frame_instruction(frame), (uintptr_t)frame->previous, topmost};
 }
 
-static bool is_same_thread(const struct reading *reading, const PyThreadState *now, const struct top *top, const struct top *below)
+/* Follows the frames from `top` down; with `checked` only as long as they can be there together. */
+static bool follow(struct reading *reading, uintptr_t top, bool checked)
 {
-    return memcmp(top, &reading->top, sizeof *top) == 0 && now->context == reading->copied.context &&
-           now->datastack_chunk == reading->copied.datastack_chunk &&
-           top_pointer(reading->state, now) == top_pointer(reading->state, &reading->copied) &&
-           (!HAS_C_FRAMES || !reading->entered || below->frame == reading->entered_from);
-}
-
-/* Reads again what was read. Not the lower chunks: who comes back to the same frames in the upper one has not been there. */
-static bool all_same(const struct reading *reading)
-{
-    static struct part parts[MOST_OUTSIDE + 4];
-    PyThreadState now;
-    struct top top, below = {0};
-    uintptr_t below_at = top_pointer_below(&reading->top);
-    unsigned outside = 0;
-    parts[0] = (struct part){reading->state, &now, TSTATE_SIZE};
-    parts[1] = (struct part){top_pointer(reading->state, &reading->copied), &top, sizeof top};
-    parts[2] = (struct part){below_at, &below, below_at ? sizeof below : 0};
-    parts[3] = (struct part){upper.chunk, upper_again.bytes, upper.size};
-    for (unsigned number = 0; number < reading->count; number++)
-        if (!holds(&upper, seen[number].at)) {
-            parts[4 + outside] = (struct part){seen[number].at, &outside_again[outside], FRAME_SIZE};
-            outside++;
+    Frame frame, above;
+    uintptr_t above_at = 0, together, above_together = 0;
+    unsigned steps = 0;
+    bool is_noted = false;
+    reading->stack->depth = reading->count = 0;
+    reading->entered = false;
+    for (uintptr_t at = top; at != 0; at = (uintptr_t)frame.previous) {
+        together = read_frame(at, &frame);
+        if (!together || (checked && !can_be(&frame, above_at ? &above : NULL)) || steps++ == MOST_STEPS)
+            return false;
+        /* A generator that is not running has no caller. */
+        if (checked && together == at && frame.previous == NULL && !frame_is_nobodys(&frame))
+            return false;
+        /* What was read at different moments must be the same when it is read again. */
+        if (above_at && together != above_together) {
+            if (!is_noted)
+                note(reading, above_at, &above, above_at == top);
+            note(reading, at, &frame, false);
+            is_noted = true;
         }
-    if (!kernel_read_parts(parts, 4 + outside) || !is_same_thread(reading, &now, &top, &below))
-        return false;
-    outside = 0;
-    for (unsigned number = 0; number < reading->count; number++) {
-        Frame frame;
-        if (holds(&upper, seen[number].at))
-            memcpy(&frame, upper_again.bytes + (seen[number].at - upper.chunk), FRAME_SIZE);
         else
-            memcpy(&frame, &outside_again[outside++], FRAME_SIZE);
-        if (!is_same(&seen[number], &frame, number == 0))
+            is_noted = false;
+        if (!reading->entered && frame_is_entry(&frame)) {
+            reading->entered = true;
+            reading->entered_from = (uintptr_t)frame.previous;
+        }
+        if (!frame_is_nobodys(&frame) && frame_code(&frame) < SPECIAL_END)
+            return false;
+        if (!frame_is_nobodys(&frame) && !stack_push(reading->stack, frame_code(&frame), frame_instruction(&frame)))
+            break;
+        memcpy(&above, &frame, FRAME_SIZE);
+        above_at = at;
+        above_together = together;
+    }
+    return true;
+}
+
+/* The frame that the interpreter works in. Those above it are gone: none of them is an entry, or somebody may have been called
+ * from there who is not to be seen. */
+static bool find_top(uintptr_t at, uintptr_t *found)
+{
+    Frame frame;
+    for (unsigned step = 0; at != 0 && step < MOST_GONE; step++) {
+        if (!read_frame(at, &frame))
+            return false;
+        *found = at;
+        if (frame_is_at_work(&frame) && !frame_is_nobodys(&frame))
+            return true;
+        if (frame_is_entry(&frame) && (step > 0 || !frame_is_nobodys(&frame)))
+            return false;
+        at = (uintptr_t)frame.previous;
+    }
+    return false;
+}
+
+/* Whether the topmost entry into the interpreter came from where the C frame below says: a C frame just made points to
+ * whatever lay there before. */
+static bool entry_agrees(const struct reading *reading, const struct top *top)
+{
+    struct top entry = {0};
+    uintptr_t at = top_pointer_below(top);
+    if (!HAS_C_FRAMES || !reading->entered)
+        return !HAS_C_FRAMES || reading->stack->depth == 0 || reading->stack->depth > MAX_DEPTH;
+    return (!at || kernel_read(at, &entry, sizeof entry)) && entry.frame == reading->entered_from;
+}
+
+/* Reads what may have become another one: the thread's state, and each frame that was read by itself. */
+static bool is_still_there(const struct reading *reading)
+{
+    static struct part parts[MOST_SEEN + 1];
+    static Frame frames[MOST_SEEN];
+    PyThreadState now;
+    parts[0] = (struct part){reading->state, &now, TSTATE_SIZE};
+    for (unsigned number = 0; number < reading->count; number++)
+        parts[1 + number] = (struct part){seen[number].at, &frames[number], FRAME_SIZE};
+    if (!kernel_read_parts(parts, 1 + reading->count) || now.datastack_chunk != reading->copied.datastack_chunk ||
+        top_pointer(reading->state, &now) != top_pointer(reading->state, &reading->copied))
+        return false;
+    for (unsigned number = 0; number < reading->count; number++) {
+        const struct seen *before = &seen[number];
+        if (frame_code(&frames[number]) != before->code || (uintptr_t)frames[number].previous != before->previous ||
+            (!before->topmost && frame_instruction(&frames[number]) != before->instruction))
             return false;
     }
     return true;
@@ -174,38 +232,52 @@ static bool all_codes(const struct raw_stack *stack)
 /* Time in which this thread did not run, since some moment. */
 static int64_t aside(void) { return (int64_t)(kernel_monotonic() - kernel_own_cpu()); }
 
-static bool walk_once(uintptr_t state, struct raw_stack *stack, struct label_ref *label)
+static bool walk_running(struct reading *reading, struct label_ref *label)
 {
-    struct reading reading = {.state = state};
     int64_t before = aside();
-    Frame frame, above;
-    unsigned outside = 0, steps = 0;
-    stack->depth = 0;
-    if (!begin(&reading))
+    uintptr_t context;
+    if (!kernel_read(reading->state + offsetof(PyThreadState, context), &context, sizeof context))
         return false;
-    for (uintptr_t at = reading.top.frame; at != 0; at = (uintptr_t)frame.previous) {
-        enum where where = read_frame(at, &frame);
-        if (where == NOWHERE || !may_be(&frame, steps ? &above : NULL) || steps++ == MOST_STEPS)
-            return false;
-        memcpy(&above, &frame, FRAME_SIZE);
-        if (reading.count < MOST_SEEN && (where == IN_UPPER || (where == OUTSIDE && outside++ < MOST_OUTSIDE)))
-            seen[reading.count++] =
-                (struct seen){at, frame_code(&frame), frame_instruction(&frame), (uintptr_t)frame.previous};
-        if (!reading.entered && frame_is_entry(&frame)) {
-            reading.entered = true;
-            reading.entered_from = (uintptr_t)frame.previous;
+    struct label_ref label_before = label_of_other(context);
+    if (!begin(reading))
+        return false;
+    /* When it goes from one's work to another's, the stack may be of either. */
+    bool same_context = reading->context_before == context && reading->context_after == context;
+    const struct top *tops[] = {&reading->after, &reading->before};
+    for (int number = 0; number < 2; number++) {
+        uintptr_t top = tops[number]->frame;
+        if (top == 0) {
+            reading->stack->depth = 0;
+            return true;
         }
-        if (!frame_is_nobodys(&frame) && !stack_push(stack, frame_code(&frame), frame_instruction(&frame)))
-            break;
+        if (!find_top(top, &top) || !follow(reading, top, true))
+            continue;
+        *label = label_of_other(context);
+        if (!same_context || label->number != label_before.number)
+            *label = (struct label_ref){0, 0};
+        return entry_agrees(reading, tops[number]) && is_still_there(reading) && aside() - before <= MOST_ASIDE_NS &&
+               all_codes(reading->stack);
     }
-    *label = label_of_other((uintptr_t)reading.copied.context);
-    return all_same(&reading) && aside() - before <= MOST_ASIDE_NS && all_codes(stack);
+    return false;
 }
 
-enum walked walk_other(uintptr_t state, struct raw_stack *stack, struct label_ref *label)
+enum walked walk_other(pid_t tid, uintptr_t state, bool also_running, struct raw_stack *stack, struct label_ref *label)
 {
-    for (int attempt = 0; attempt < TRIES; attempt++)
-        if (walk_once(state, stack, label))
+    struct reading reading = {.state = state, .stack = stack};
+    bool runs = false;
+    for (int attempt = 0; attempt < TRIES && !runs; attempt++) {
+        uint64_t clock = kernel_thread_cpu(tid);
+        bool good = begin(&reading) && follow(&reading, reading.after.frame, false);
+        good = good && entry_agrees(&reading, &reading.after);
+        *label = label_of_other(reading.context_after);
+        runs = kernel_thread_cpu(tid) != clock;
+        if (good && !runs && all_codes(stack))
+            return WALK_DONE;
+    }
+    if (runs && !also_running)
+        return WALK_RUNS;
+    for (int attempt = 0; attempt < TRIES_RUNNING; attempt++)
+        if (walk_running(&reading, label))
             return WALK_DONE;
     return WALK_TORN;
 }

@@ -6,8 +6,8 @@
 
 enum record_kind {
     RECORD_CPU = 1, /* the thread used `cpu_ns` and is at this stack */
-    RECORD_LOOK,    /* it was where it was seen last for `waited_ns`, and since then, `seen_ns`, at this stack */
-    RECORD_STAY,    /* it was where it was seen last for `waited_ns` */
+    RECORD_LOOK,    /* it has waited where it was seen last for `waited_ns`, and since then at this stack for `seen_ns` */
+    RECORD_STAY,    /* it has waited where it was seen last for `waited_ns` */
 };
 
 struct record {

@@ -260,6 +260,7 @@ static void enter(uintptr_t address, const PyThreadState *state, uint64_t clock,
     thread->clock_ns = clock;
     thread->looked_ns = thread->since_ns = thread->ran_ns = now;
     thread->carried_ns = 0;
+    thread->unlooked_ns = 0;
     thread->seen = false;
     thread->settled_ns = 0;
     thread->state_file = -1;

@@ -21,9 +21,9 @@ struct thread {
 
     uint64_t settled_ns; /* its CPU clock when accounts were settled last */
 
-    /* Of whoever looks at it from outside: its CPU clock then, until when its time has been handed out, when it was found
-     * running last, and CPU time that has no stack yet. */
-    uint64_t clock_ns, looked_ns, since_ns, ran_ns;
+    /* Of whoever looks at it from outside: its CPU clock then, until when it is known where it was, until when that has been
+     * handed out, when it was found running last, what it has run since it was looked at, and CPU time without a stack. */
+    uint64_t clock_ns, looked_ns, since_ns, ran_ns, unlooked_ns;
     int64_t carried_ns;
     bool seen;
     int state_file; /* tells whether it is running; -1 when it is not open */

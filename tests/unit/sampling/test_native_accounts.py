@@ -168,3 +168,41 @@ def test_threading_is_what_it_was_while_the_engine_runs(native_engine: Engine) -
     assert during is not before
     assert threading.get_native_id is before
     assert (during(), during.__module__, during.__name__) == (before(), before.__module__, before.__name__)
+
+
+def small(number: int) -> int:
+    return number + 1
+
+
+def medium(number: int) -> int:
+    return small(number) + small(number)
+
+
+def calls_all_the_time() -> None:
+    until = time.thread_time() + 0.5
+    while time.thread_time() < until:
+        for number in range(500):
+            medium(number)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "wall"])
+@pytest.mark.parametrize("name", ["native", "polling"])
+def test_who_calls_small_functions_all_the_time_is_seen_in_each_of_them(
+    open_engine: Callable[..., Engine], name: str, kind: str
+) -> None:
+    """Its stack is another one each tenth of a microsecond: an unlucky look is repeated, and most are not lost."""
+    engine, heard = open_engine(name, sample_rate=1000), Heard(wants_waits=kind == "wall")
+    worker, before = Worker("caller", calls_all_the_time), engine.report()
+    try:
+        engine.attach(heard)
+        worker.begin.set()
+        look_until(engine, worker.done)
+        engine.detach(heard)
+    finally:
+        worker.join()
+
+    done = engine.report().since(before)
+    assert done.lost_stacks <= 0.2 * done.looks
+    for function, least in ((".calls_all_the_time", 0.8), (".medium", 0.2), (".small", 0.02)):
+        spent = heard.cpu_ns("caller", function) if kind == "cpu" else heard.wall_ns("caller", function)
+        assert spent >= least * worker.used
