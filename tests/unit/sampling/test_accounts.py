@@ -15,7 +15,8 @@ from profiling_middleware.sampling.accounts import Accounts
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux's clocks")
 
-KEY, STACK = 7, 0
+KEY, STACK, SLEEP, RUNNING = 7, 0, 1, 2
+RUNNING_FRAME = 5
 LABELS = (Label("endpoint", "/cart"),)
 MS = 1_000_000
 
@@ -32,9 +33,10 @@ def resolve(request: Request) -> tuple[Label, ...] | None:
 
 @pytest.fixture
 def accounts() -> Accounts:
-    """One that knows this thread and a stack."""
+    """One that knows this thread and some stacks."""
     accounts = Accounts()
-    accounts.learn_stacks([(0,)], [("pay", "/srv/shop.py", 12, 10)], begins_anew=False)
+    frames = [("pay", "/srv/shop.py", 12, 10), ("sleep", "/srv/shop.py", 22, 20), (RUNNING_FRAME, None, 0, 0)]
+    accounts.learn_stacks([(0,), (1,), (2,)], frames, begins_anew=False)
     accounts.learn_threads([(KEY, threading.get_ident(), threading.get_native_id())])
     return accounts
 
@@ -115,3 +117,43 @@ def test_a_router_that_fails_ends_nothing(accounts: Accounts) -> None:
     (sample,) = worked(accounts, object(), ask=fails)
 
     assert (sample.labels, sample.cpu_ns) == ((), 10 * MS)
+
+
+def spent(samples: list[Sample]) -> list[tuple[str, int, int]]:
+    """Function, CPU and elapsed milliseconds of each."""
+    return [(sample.stack.frames[0].function, sample.cpu_ns // MS, sample.wall_ns // MS) for sample in samples]
+
+
+def seen(cpu: int = 0, waited_before: int = 0, waited: int = 0, *, stack: int) -> tuple[object, ...]:
+    """What the extension says of this thread; milliseconds."""
+    return time.monotonic_ns(), KEY, stack, cpu * MS, waited_before * MS, waited * MS, None, None
+
+
+def test_who_works_is_there_for_as_long(accounts: Accounts) -> None:
+    samples = accounts.samples([seen(cpu=10, stack=STACK)], final=False)  # type: ignore[list-item]
+
+    assert spent(samples) == [("pay", 10, 10)]
+
+
+def test_who_waits_has_waited_where_it_was_seen(accounts: Accounts) -> None:
+    raw = [
+        seen(waited=5, stack=SLEEP),
+        seen(cpu=10, stack=STACK),  # noted by itself: it has not been seen there by who looks
+        seen(waited_before=40, waited=3, stack=SLEEP),
+    ]
+    samples = accounts.samples(raw, final=False)  # type: ignore[arg-type]
+
+    assert spent(samples) == [("sleep", 0, 5), ("pay", 10, 10), ("sleep", 0, 40), ("sleep", 0, 3)]
+
+
+def test_who_runs_when_it_is_looked_at_has_waited_where_it_works(accounts: Accounts) -> None:
+    raw = [seen(cpu=10, stack=STACK), seen(waited=5, stack=RUNNING), seen(waited_before=7, waited=1, stack=SLEEP)]
+    samples = accounts.samples(raw, final=False)  # type: ignore[arg-type]
+
+    assert spent(samples) == [("pay", 10, 10), ("pay", 0, 5), ("pay", 0, 7), ("sleep", 0, 1)]
+
+
+def test_who_runs_and_has_noted_nothing_yet_is_said_to_run(accounts: Accounts) -> None:
+    samples = accounts.samples([seen(waited=5, stack=RUNNING)], final=False)  # type: ignore[list-item]
+
+    assert spent(samples) == [("<running>", 0, 5)]
