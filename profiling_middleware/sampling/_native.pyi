@@ -79,8 +79,8 @@ def drain() -> tuple[
     """What happened since the last call: samples, new stacks, new frames, and whether all numbers begin anew here.
 
     A sample: time, the thread's key, its stack's number (-1: none), CPU time, time waited at the stack that was looked
-    at before, time waited at this one since, and the parts of its label or None. A stack: the numbers of its frames, leaf first. A frame: qualified name,
-    file, line, first line; for a special frame its number and None.
+    at before, time waited at this one since, and the parts of its label or None. A stack: the numbers of its frames,
+    leaf first. A frame: qualified name, file, line, first line; for a special frame its number and None.
     """
 
 def clear() -> None:
