@@ -148,8 +148,8 @@ def test_a_thread_that_has_just_been_woken_is_not_taken_for_working_where_it_wai
 
     worker = threading.Thread(target=work_and_wait, name="worker")
     try:
+        engine.attach(heard)  # before it works: a thread that has not run since is not looked at
         worker.start()
-        engine.attach(heard)
         until_it_waits()
         engine.look()
         locks[0].release()
