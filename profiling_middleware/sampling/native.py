@@ -194,6 +194,7 @@ class NativeEngine:
     def _step_back(self) -> None:
         """Somebody has taken SIGPROF: the timers would call their handler."""
         _native.set_period(0)
+        self._cut()  # what threads have waited: looks begin anew
         _native.stop_looking()
         _native.uninstall()
         self._has_signal = False

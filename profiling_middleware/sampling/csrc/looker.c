@@ -20,7 +20,9 @@
 
 static pthread_t thread_of_ours;
 static pthread_mutex_t life = PTHREAD_MUTEX_INITIALIZER; /* held while the thread is started or ended */
-static bool running, paused;
+static bool running;
+static unsigned pauses; /* forks that several threads make at once */
+static bool paused;     /* it ran, or was to, when the first of them began */
 static _Atomic int own_tid;
 static _Atomic bool stopping;
 static _Atomic uint32_t nudges;
@@ -59,7 +61,7 @@ static void *run(void *unused)
         /* Not before: whoever had the lock has handed out all times up to then. */
         uint64_t now = kernel_monotonic(), pause = looks_interval();
         if (threads_changed()) {
-            if (now - discovered >= DISCOVERY_GAP_NS) {
+            if (now - discovered >= DISCOVERY_GAP_NS || (pause && now >= next_look)) {
                 threads_discover(now);
                 discovered = now;
             }
@@ -123,7 +125,9 @@ bool looker_start(uint64_t interval_ns, bool charges, bool signal)
     pthread_mutex_lock(&life);
     has_signal = signal;
     looks_set(interval_ns, charges, true);
-    bool good = running || paused || start_thread();
+    if (pauses)
+        paused = true;
+    bool good = running || pauses || start_thread();
     pthread_mutex_unlock(&life);
     return good;
 }
@@ -131,7 +135,9 @@ bool looker_start(uint64_t interval_ns, bool charges, bool signal)
 void looker_stop(void)
 {
     pthread_mutex_lock(&life);
+    looks_set(0, false, false); /* nobody is to be looked at */
     paused = false;
+    pauses = 0;
     end_thread();
     pthread_mutex_unlock(&life);
 }
@@ -139,7 +145,8 @@ void looker_stop(void)
 void looker_pause(void)
 {
     pthread_mutex_lock(&life);
-    paused = running;
+    if (pauses++ == 0)
+        paused = running;
     end_thread();
     pthread_mutex_unlock(&life);
 }
@@ -147,9 +154,10 @@ void looker_pause(void)
 void looker_resume(void)
 {
     pthread_mutex_lock(&life);
-    if (paused)
+    if (pauses && --pauses == 0 && paused) {
+        paused = false;
         start_thread();
-    paused = false;
+    }
     pthread_mutex_unlock(&life);
 }
 
@@ -158,6 +166,7 @@ void looker_abandon(void)
     /* Whoever held it is not in a forked child. */
     pthread_mutex_init(&life, NULL);
     running = paused = false;
+    pauses = 0;
     used_ns = 0;
     looks_abandon();
 }

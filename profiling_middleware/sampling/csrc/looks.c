@@ -245,7 +245,7 @@ void looks_settle(uint64_t now)
         if (clock == 0)
             continue;
         know_of_quiet(thread);
-        if (take_clock(thread, clock, now)) {
+        if (take_clock(thread, clock, now) || thread->unlooked_ns) {
             thread->seen = false;
             write_running(thread, now);
         }
@@ -283,4 +283,8 @@ void looks_set(uint64_t interval_ns, bool charges, bool anew)
 
 uint64_t looks_interval(void) { return atomic_load(&interval); }
 
-void looks_abandon(void) { memset(&looks_counts, 0, sizeof looks_counts); }
+void looks_abandon(void)
+{
+    memset(&looks_counts, 0, sizeof looks_counts);
+    atomic_store(&interval, 0);
+}

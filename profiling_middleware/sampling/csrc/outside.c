@@ -6,6 +6,7 @@
 #include "kernel.h"
 #include "labels.h"
 #include "layout.h"
+#include "threads.h"
 #include "walk.h"
 
 #include <stdalign.h>
@@ -51,7 +52,9 @@ struct reading {
 
 static bool holds(const struct copy *copy, uintptr_t frame)
 {
-    return copy->chunk && frame >= copy->chunk + CHUNK_HEADER && frame + FRAME_SIZE <= copy->chunk + copy->size;
+    /* Without a sum: garbage may be so large that it would wrap. */
+    return copy->chunk && frame >= copy->chunk + CHUNK_HEADER && frame - copy->chunk < copy->size &&
+           copy->size - (frame - copy->chunk) >= FRAME_SIZE;
 }
 
 static uintptr_t below(const struct copy *copy)
@@ -265,6 +268,13 @@ enum walked walk_other(pid_t tid, uintptr_t state, bool also_running, struct raw
 {
     struct reading reading = {.state = state, .stack = stack};
     bool runs = false;
+    *label = (struct label_ref){0, 0};
+    if (!kernel_read(state, &reading.copied, TSTATE_SIZE) || reading.copied.interp != threads_interpreter() ||
+        (pid_t)reading.copied.native_thread_id != tid) {
+        /* It has left Python, and what was its state may be another thread's by now. */
+        stack->depth = 0;
+        return WALK_DONE;
+    }
     for (int attempt = 0; attempt < TRIES && !runs; attempt++) {
         uint64_t clock = kernel_thread_cpu(tid);
         bool good = begin(&reading) && follow(&reading, reading.after.frame, false);

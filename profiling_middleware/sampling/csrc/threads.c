@@ -288,6 +288,7 @@ static bool inspect(uintptr_t address, const PyThreadState *state, uint64_t now)
             /* The same thread, come to Python again (PyGILState_Ensure makes a new state each time). */
             known->state = address;
             known->state_id = state->id;
+            known->seen = false; /* not in this state */
             return true;
         }
         threads_forget(known); /* it has ended, and the system has given its number to a new one */

@@ -13,7 +13,8 @@ struct stretch {
 
 static bool in_stretch(const struct stretch *stretch, uintptr_t frame)
 {
-    return frame >= stretch->begin && frame + FRAME_SIZE <= stretch->end;
+    /* Without a sum: garbage may be so large that it would wrap. */
+    return frame >= stretch->begin && frame < stretch->end && stretch->end - frame >= FRAME_SIZE;
 }
 
 /* Goes down to the chunk that holds `frame`; stays where it is when none does: then it is a generator's, or on the C

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import signal
 import sys
 import threading
 import time
@@ -206,3 +207,36 @@ def test_who_calls_small_functions_all_the_time_is_seen_in_each_of_them(
     for function, least in ((".calls_all_the_time", 0.8), (".medium", 0.2), (".small", 0.02)):
         spent = heard.cpu_ns("caller", function) if kind == "cpu" else heard.wall_ns("caller", function)
         assert spent >= least * worker.used
+
+
+def test_forks_of_several_threads_at_once_leave_the_looks_going(open_engine: Callable[..., Engine]) -> None:
+    """The second one begins before the first one is over."""
+    engine = open_engine("polling", sample_rate=1000)
+    engine.attach(heard := Heard(wants_waits=True))
+    engine.pause()
+    engine.pause()
+    engine.resume()
+    engine.resume()
+
+    wait_for_looks(engine, 3)
+    engine.detach(heard)
+
+
+def test_waits_before_somebody_takes_the_signal_are_not_lost(open_engine: Callable[..., Engine]) -> None:
+    engine, worker = open_engine("native"), Worker("sleeper", lambda: None)
+    before = signal.getsignal(signal.SIGPROF)
+    try:
+        engine.attach(heard := Heard(wants_waits=True))
+        worker.begin.set()
+        assert worker.done.wait(DEADLINE)
+        began = time.monotonic_ns()
+        wait_for_looks(engine, 5)
+        passed = time.monotonic_ns() - began
+        signal.signal(signal.SIGPROF, lambda number, frame: None)
+        engine.look()
+        engine.detach(heard)
+    finally:
+        signal.signal(signal.SIGPROF, before)
+        worker.join()
+
+    assert heard.wall_ns("sleeper", ".waits_for_the_end") >= 0.5 * passed
