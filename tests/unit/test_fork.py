@@ -55,19 +55,19 @@ warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", categ
 """
 
 
+Run = Callable[..., str]
+
+
 @pytest.fixture
-def run(run_python: RunPython, tmp_path: Path) -> Callable[[str], str]:
+def run(run_python: RunPython, tmp_path: Path) -> Run:
     """Runs a program that begins with the helpers above; what it prints."""
 
-    def run_program(program: str) -> str:
-        ran = run_python(BEGIN + program, str(tmp_path / "store"))
+    def run_program(program: str, *, processes: int = 1) -> str:
+        ran = run_python(BEGIN + program, str(tmp_path / "store"), processes=processes)
         assert (ran.returncode, ran.stderr) == (0, "")
         return ran.stdout
 
     return run_program
-
-
-Run = Callable[[str], str]
 
 
 def stored(root: Path) -> dict[str, bytes]:
@@ -282,7 +282,8 @@ def in_child():
 
 app({"PATH_INFO": "/orders"}, None)
 print(child(in_child))
-"""
+""",
+        processes=2,
     )
 
     assert output == "True\n"
