@@ -245,7 +245,8 @@ static bool walk_running(struct reading *reading, struct label_ref *label)
     if (!begin(reading))
         return false;
     /* When it goes from one's work to another's, the stack may be of either. */
-    bool same_context = reading->context_before == context && reading->context_after == context;
+    if (reading->context_before != context || reading->context_after != context)
+        return false;
     const struct top *tops[] = {&reading->after, &reading->before};
     for (int number = 0; number < 2; number++) {
         uintptr_t top = tops[number]->frame;
@@ -256,10 +257,8 @@ static bool walk_running(struct reading *reading, struct label_ref *label)
         if (!find_top(top, &top) || !follow(reading, top, true))
             continue;
         *label = label_of_other(context);
-        if (!same_context || label->number != label_before.number)
-            *label = (struct label_ref){0, 0};
-        return entry_agrees(reading, tops[number]) && is_still_there(reading) && aside() - before <= MOST_ASIDE_NS &&
-               all_codes(reading->stack);
+        return label->number == label_before.number && entry_agrees(reading, tops[number]) && is_still_there(reading) &&
+               aside() - before <= MOST_ASIDE_NS && all_codes(reading->stack);
     }
     return false;
 }
