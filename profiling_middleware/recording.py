@@ -170,7 +170,7 @@ class Recorder:
     def _begin(self, recordings: Sequence[Recording], end: float) -> None:
         for recording in recordings:
             try:
-                recording.capture = CAPTURES[recording.info.kind](self.engine)
+                recording.capture = CAPTURES[recording.info.kind](self.engine, recording.seconds)
                 recording.capture.begin()
             except Exception as error:
                 self._fail(recording, error)

@@ -19,7 +19,8 @@ from sample_app.pprof_reader import read_pprof
 if TYPE_CHECKING:
     from profiling_middleware.recording import Recording
 
-_LONGEST_SECONDS = 3600.0
+# As long as a periodic window: a capture looks the oftener at who waits the shorter it is. A slice ends it before.
+_WINDOW_SECONDS = 120.0
 # The one works in a process of its own, the other has to be started on the thread that it watches.
 _NOT_HERE = ("py-spy", "pyinstrument")
 _COST = re.compile(r"cost of taking: (\S+) CPU,")
@@ -64,7 +65,7 @@ class _Captures:
         self._recordings: list[Recording] = []
 
     def on(self, seconds: float) -> None:
-        self._recordings = self._own.begin(self._profiler, self._kinds, _LONGEST_SECONDS)
+        self._recordings = self._own.begin(self._profiler, self._kinds, _WINDOW_SECONDS)
 
     def off(self) -> float | None:
         # One engine looks for all of them, so each says the cost of all.

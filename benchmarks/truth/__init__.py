@@ -1,6 +1,6 @@
 """How true CPU profiles are: programs whose CPU time their own clocks tell, under one profiler after another.
 
-`python -m benchmarks.truth [--profilers native,google,…] [--programs loops,…] [--runs 5] [--seconds 20] [--rate 100]
+`python -m benchmarks.truth [--profilers native,google,…] [--programs loops,…] [--runs 5] [--runs-of-others 1] [--seconds 20] [--rate 100]
 [--pinned] [--lines] [--json FILE]`. Every run of a program under a profiler is a fresh process (child.py); all
 profilers take turns within a round. What is printed: the total-variation distance between the measured and the true
 shares, beside what chance alone would make of it (distance.py), all measured CPU by all true CPU, and for programs

@@ -30,13 +30,15 @@ def main() -> None:
     if by_line and (without := [name for name, program in programs.items() if not program.by_line]):
         sys.exit(f"the lines of {', '.join(without)} are not known: leave out --lines or these programs")
     seconds = options.seconds or (_SECONDS_BY_LINE if by_line else _SECONDS)
+    others = min(options.runs, options.runs_of_others or options.runs)
     how = How(seconds=seconds, rate=options.rate, pinned=options.pinned, by_line=by_line)
     print(
         f"{'by line' if by_line else 'by function'}: {options.runs} runs of {how.seconds:g} s at {how.rate} Hz"
-        f"{', pinned to one core beside a busy process' if how.pinned else ''}; median (min..max); {machine()}",
+        f"{f', {others} of all but {next(iter(profilers))}' if others < options.runs else ''}"
+        f"{', pinned to one core beside a busy process' if how.pinned else ''}; mean (min..max); {machine()}",
         flush=True,
     )
-    results = _measure(programs, profilers, options.runs, how)
+    results = _measure(programs, profilers, [options.runs] + [others] * (len(profilers) - 1), how)
     for name, program in programs.items():
         print("\n" + program_report(name, program, {profiler: results[name, profiler] for profiler in profilers}))
     print("\n" + summary(results, list(programs), list(profilers)))
@@ -45,14 +47,14 @@ def main() -> None:
 
 
 def _measure(
-    programs: Mapping[str, Program], profilers: Mapping[str, Profiler], rounds: int, how: How
+    programs: Mapping[str, Program], profilers: Mapping[str, Profiler], runs: Sequence[int], how: How
 ) -> dict[tuple[str, str], list[Run]]:
     results: dict[tuple[str, str], list[Run]] = {(name, profiler): [] for name in programs for profiler in profilers}
-    began = time.monotonic()
+    began, rounds = time.monotonic(), max(runs)
     for number in range(rounds):
         for name, program in programs.items():
             # Nobody is always first: what this machine does besides changes with time.
-            order = list(profilers.values())
+            order = [profiler for profiler, wanted in zip(profilers.values(), runs, strict=True) if number < wanted]
             order = order[number % len(order) :] + order[: number % len(order)]
             for profiler in order:
                 try:
@@ -93,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--profilers", type=_names, default=list(PROFILERS), help=", ".join(PROFILERS))
     parser.add_argument("--programs", type=_names, help=", ".join(PROGRAMS))
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--runs-of-others", type=int, help="of all profilers but the first")
     parser.add_argument("--seconds", type=float, help=f"of a run; {_SECONDS:g}, by line {_SECONDS_BY_LINE:g}")
     parser.add_argument("--rate", type=int, default=100, help="samples a second")
     parser.add_argument("--pinned", action="store_true", help="on one core, beside a process that never rests")

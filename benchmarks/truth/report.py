@@ -28,13 +28,13 @@ def program_report(name: str, program: Program, results: Mapping[str, Sequence[R
             continue
         line = (
             f"  {profiler:15} {_spread(runs, lambda run: run.score.distance):>22}"
-            f" {_median(runs, lambda run: run.score.floor):>9.3f}"
-            f" {_median(runs, lambda run: run.score.samples):>8.0f}"
+            f" {_mean(runs, lambda run: run.score.floor):>9.3f}"
+            f" {_mean(runs, lambda run: run.score.samples):>8.0f}"
             f" {_spread(runs, lambda run: run.score.measured_to_true, 2):>20}"
         )
         if program.sleeps:
             measured = _spread(runs, lambda run: 100 * run.score.measured.get("work", 0.0), 1)
-            line += f"  {measured} % of {_median(runs, lambda run: 100 * run.score.true['work']):.1f} %"
+            line += f"  {measured} % of {_mean(runs, lambda run: 100 * run.score.true['work']):.1f} %"
         lines.append(line)
     for profiler, runs in results.items():
         if runs:
@@ -43,11 +43,11 @@ def program_report(name: str, program: Program, results: Mapping[str, Sequence[R
 
 
 def summary(results: Results, programs: Sequence[str], profilers: Sequence[str]) -> str:
-    """Median distances: a line for each profiler, a column for each program."""
-    lines = ["median distance".ljust(17) + "".join(f"{program:>12}" for program in programs)]
+    """Mean distances: a line for each profiler, a column for each program."""
+    lines = ["mean distance".ljust(17) + "".join(f"{program:>12}" for program in programs)]
     for profiler in profilers:
         cells = [results.get((program, profiler), ()) for program in programs]
-        texts = [f"{_median(runs, lambda run: run.score.distance):.3f}" if runs else "-" for runs in cells]
+        texts = [f"{_mean(runs, lambda run: run.score.distance):.3f}" if runs else "-" for runs in cells]
         lines.append(f"{profiler:17}" + "".join(f"{text:>12}" for text in texts))
     return "\n".join(lines)
 
@@ -78,7 +78,7 @@ def _shares(runs: Sequence[Run], side: str) -> str:
         for place in run.score.true if side == "true" else {**run.score.true, **run.score.measured}:
             sums.setdefault(place, []).append(getattr(run.score, side).get(place, 0.0))
     ordered = sorted(sums.items(), key=lambda item: (item[0] == ELSEWHERE, item[0]))
-    return ", ".join(f"{place} {statistics.median(values):.1%}" for place, values in ordered)
+    return ", ".join(f"{place} {statistics.fmean(values):.1%}" for place, values in ordered)
 
 
 def _sleep_cost(runs: Sequence[Run]) -> str:
@@ -86,15 +86,15 @@ def _sleep_cost(runs: Sequence[Run]) -> str:
     each = [rest.cpu_ns / rest.times / 1000 for rest in spent]
     share = [run.score.true.get("rest", 0.0) for run in runs]
     return (
-        f"{statistics.median(each):.1f} µs of CPU each ({min(each):.1f}..{max(each):.1f}), "
-        f"{statistics.median(share):.1%} of the program's CPU ({min(share):.1%}..{max(share):.1%})"
+        f"{statistics.fmean(each):.1f} µs of CPU each ({min(each):.1f}..{max(each):.1f}), "
+        f"{statistics.fmean(share):.1%} of the program's CPU ({min(share):.1%}..{max(share):.1%})"
     )
 
 
-def _median(runs: Sequence[Run], value: Callable[[Run], float]) -> float:
-    return statistics.median(map(value, runs))
+def _mean(runs: Sequence[Run], value: Callable[[Run], float]) -> float:
+    return statistics.fmean(map(value, runs))
 
 
 def _spread(runs: Sequence[Run], value: Callable[[Run], float], digits: int = 3) -> str:
     values = [value(run) for run in runs]
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}..{max(values):.{digits}f})"
+    return f"{statistics.fmean(values):.{digits}f} ({min(values):.{digits}f}..{max(values):.{digits}f})"

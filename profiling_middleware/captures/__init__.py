@@ -24,4 +24,5 @@ class Capture(Protocol):
         """Stops; nothing is kept."""
 
 
-CAPTURES: Mapping[str, Callable[[Engine], Capture]] = {"cpu": cpu_capture, "wall": wall_capture}
+CAPTURES: Mapping[str, Callable[[Engine, float], Capture]] = {"cpu": cpu_capture, "wall": wall_capture}
+"""Each makes a capture from the engine and the seconds that it is to last."""

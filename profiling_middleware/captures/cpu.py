@@ -9,7 +9,7 @@ from profiling_middleware.sampling.engine import Engine
 _CPU = ValueType("cpu", "nanoseconds")
 
 
-def cpu_capture(engine: Engine) -> SampledCapture:
+def cpu_capture(engine: Engine, seconds: float) -> SampledCapture:
     """Sample types as Go's: samples/count and cpu/nanoseconds, the latter from the threads' own clocks."""
     sums = StackSums(Sample._fields.index("cpu_ns"), period_ns=None)
     return SampledCapture(engine, sums, (ValueType("samples", "count"), _CPU), _CPU)

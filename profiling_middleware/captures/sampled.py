@@ -33,10 +33,15 @@ _Key = tuple[Thread, Stack, tuple[Label, ...]]
 class StackSums:
     """Adds up one of a sample's times per thread and stack; what exceeds the bound is summed in one visible frame."""
 
-    def __init__(self, field: int, period_ns: int | None, limit: int = _MAX_STACKS) -> None:
-        """`field` is the sample's field to add up. With `period_ns` a wait counts once a period, else once a sample."""
+    def __init__(
+        self, field: int, period_ns: int | None, *, wait_looks: float = 0.0, limit: int = _MAX_STACKS
+    ) -> None:
+        """`field` is the sample's field to add up. With `period_ns` a wait counts once a period, else once a sample.
+
+        `wait_looks` is how many looks a second it takes at threads that do not run.
+        """
         self._field = field
-        self.wants_waits = field == Sample._fields.index("wall_ns")
+        self.wait_looks = wait_looks
         self._period_ns = period_ns
         self._limit = limit
         self._sums: dict[_Key, list[int]] = {}

@@ -7,9 +7,13 @@ from profiling_middleware.model import Sample, ValueType
 from profiling_middleware.sampling.engine import Engine
 
 _WALL = ValueType("wall", "nanoseconds")
+# Who waits does not run away, and waking up is most of what a look costs: as many as shares need to be right within
+# some percent of the time, spread over the capture.
+_LOOKS, _LEAST_LOOKS_A_SECOND, _MOST_LOOKS_A_SECOND = 1_000, 5.0, 20.0
 
 
-def wall_capture(engine: Engine) -> SampledCapture:
+def wall_capture(engine: Engine, seconds: float) -> SampledCapture:
     """Sample types samples/count (looks that the time is worth) and wall/nanoseconds."""
-    sums = StackSums(Sample._fields.index("wall_ns"), period_ns=1_000_000_000 // engine.rate)
+    looks = min(_MOST_LOOKS_A_SECOND, max(_LEAST_LOOKS_A_SECOND, _LOOKS / seconds))
+    sums = StackSums(Sample._fields.index("wall_ns"), period_ns=1_000_000_000 // engine.rate, wait_looks=looks)
     return SampledCapture(engine, sums, (ValueType("samples", "count"), _WALL), _WALL)

@@ -63,6 +63,23 @@ static PyObject *discover(PyObject *self, PyObject *own)
     Py_RETURN_NONE;
 }
 
+static PyObject *note_natives(PyObject *self, PyObject *clocks)
+{
+    (void)self;
+    PyObject *tid, *cpu;
+    Py_ssize_t position = 0;
+    if (!PyDict_Check(clocks)) {
+        PyErr_SetString(PyExc_TypeError, "a dictionary of CPU times by native id is needed");
+        return NULL;
+    }
+    lock_threads();
+    threads_forget_natives();
+    while (PyDict_Next(clocks, &position, &tid, &cpu))
+        threads_note_native((pid_t)PyLong_AsLong(tid), PyLong_AsUnsignedLongLong(cpu));
+    threads_unlock();
+    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+}
+
 static PyObject *set_period(PyObject *self, PyObject *period)
 {
     (void)self;
@@ -317,6 +334,7 @@ static PyMethodDef methods[] = {
     {"owns_signal", owns_signal, METH_NOARGS, NULL},
     {"could_install", could_install, METH_NOARGS, NULL},
     {"discover", discover, METH_O, NULL},
+    {"note_natives", note_natives, METH_O, NULL},
     {"set_period", set_period, METH_O, NULL},
     {"look", look, METH_VARARGS, NULL},
     {"stop_looking", stop_looking, METH_NOARGS, NULL},

@@ -27,6 +27,12 @@ def could_install() -> bool:
 def discover(own_native_id: int, /) -> None:
     """Finds threads that have come since; the one named is the profiler's own and never sampled."""
 
+def note_natives(cpu_times: dict[int, int], /) -> None:
+    """CPU time of each thread without Python by its native id: it is not that of a window in which one comes to Python.
+
+    Replaces what was noted before.
+    """
+
 def set_period(period: int, /) -> int:
     """Gives every thread a timer that takes a sample after each `period` of its CPU time, 0 ends all of them.
 

@@ -13,8 +13,8 @@ class Listener(Protocol):
     """A capture that wants to hear what the engine sees."""
 
     @property
-    def wants_waits(self) -> bool:
-        """Whether it needs to hear of threads that do not run, too."""
+    def wait_looks(self) -> float:
+        """How many looks a second it needs at threads that do not run; 0 when it hears of work only."""
 
     def receive(self, samples: Sequence[Sample]) -> None:
         """Takes what was seen since the last call. Runs on the timer's thread: it may add up, not encode."""

@@ -8,6 +8,7 @@ Where SIGPROF is not to be had the same code polls: a thread without the GIL loo
 from __future__ import annotations
 
 import _thread
+import os
 import threading
 import time
 from typing import NamedTuple
@@ -21,12 +22,10 @@ from profiling_middleware.sampling.engine import EngineReport, Listener
 from profiling_middleware.sampling.governor import Governor
 from profiling_middleware.sampling.natives import NativeThreads
 
-# What handlers have noted is fetched so often that the ring, of a thousand stacks and more, is never full. Each time
-# the GIL has to be waited for, which costs more than all else here.
-_DRAIN_SECONDS, _LEAST_DRAIN_SECONDS, _DRAIN_SECONDS_AT_REST = 1.0, 0.1, 2.0
-_SAMPLES_A_DRAIN = 400
-# Waits are looked at less often than work: who waits does not run away.
-_WAIT_LOOKS_A_SECOND = 20
+# What handlers have noted is fetched so often that the ring, of a thousand stacks and more, is never full, also when all
+# processors begin to work at once. Each time the GIL has to be waited for, which costs more than all else here.
+_MOST_DRAIN_SECONDS, _IDLE_DRAIN_SECONDS, _LEAST_DRAIN_SECONDS = 2.0, 0.5, 0.1
+_SAMPLES_A_RING, _SAMPLES_A_DRAIN = 1_000, 400
 _FORGET_SECONDS = 1.0
 
 _OWN_STACK = stack_of("<profiling_middleware sampling>")
@@ -66,6 +65,8 @@ class NativeEngine:
         self._accounts = Accounts()
         self._natives = NativeThreads()
         self._own = OwnCpu()
+        at_once = _SAMPLES_A_RING / (rate * (os.cpu_count() or 1))
+        self._longest_drain = min(_MOST_DRAIN_SECONDS, max(_IDLE_DRAIN_SECONDS, at_once))
         self._unarmed = 0
         self._forgot = 0.0
         self._process_ns = self._own_given_ns = self._looker_ns = 0
@@ -124,9 +125,8 @@ class NativeEngine:
             _native.forget_ended()
         if self._governor.changes(now, self._cost_ns()):
             self._adjust()
-        if not samples:
-            return _DRAIN_SECONDS_AT_REST
-        return min(_DRAIN_SECONDS, max(_LEAST_DRAIN_SECONDS, _DRAIN_SECONDS * _SAMPLES_A_DRAIN / len(samples)))
+        longest = self._longest_drain
+        return min(longest, max(_LEAST_DRAIN_SECONDS, longest * _SAMPLES_A_DRAIN / max(1, len(samples))))
 
     def report(self) -> EngineReport:
         counts = _counts()
@@ -171,7 +171,7 @@ class NativeEngine:
         self._find_threads()
         _native.settle()
         self._governor.begin(time.monotonic(), self._cost_ns())
-        self._natives.take(self._known_native_ids(()))
+        self._take_natives(())
         self._process_ns = time.process_time_ns()
         self._own_given_ns = self._own.total_ns()
         self._looker_ns = _counts().looker_ns
@@ -182,9 +182,8 @@ class NativeEngine:
     def _adjust(self) -> None:
         """Sets the timers and the looks as the listeners and the governor want them."""
         stretch = self._governor.stretch
-        waits = any(listener.wants_waits for listener in self._listeners)
         if self._has_signal:
-            looks = _WAIT_LOOKS_A_SECOND if waits else 0
+            looks = max((listener.wait_looks for listener in self._listeners), default=0.0)
             self._unarmed = _native.set_period(int(1e9 * stretch / self.rate))
         else:
             looks = self.rate
@@ -236,13 +235,15 @@ class NativeEngine:
         process = time.process_time_ns()
         unseen = process - self._process_ns - settled_ns - (looker - self._looker_ns)
         self._process_ns, self._own_given_ns, self._looker_ns = process, own, looker
-        for thread, spent in self._natives.take(self._known_native_ids(known)):
+        for thread, spent in self._take_natives(known):
             samples.append(Sample(now, thread, NATIVE_STACK, spent, 0))
             unseen -= spent
         return samples + self._accounts.rest_of_the_ended(unseen, int(1e9 / self.rate_used), now)
 
-    def _known_native_ids(self, known: set[int] | tuple[()]) -> set[int]:
-        return {*known, *self._accounts.native_ids, _native.looker_id()}
+    def _take_natives(self, known: set[int] | tuple[()]) -> list[tuple[Thread, int]]:
+        spent = self._natives.take({*known, *self._accounts.native_ids, _native.looker_id()})
+        _native.note_natives(self._natives.used)
+        return spent
 
     def _deliver(self, samples: list[Sample]) -> None:
         if samples:

@@ -14,6 +14,11 @@ class NativeThreads:
     def __init__(self) -> None:
         self._used: dict[int, tuple[Thread, int]] = {}
 
+    @property
+    def used(self) -> dict[int, int]:
+        """CPU time (ns) of each by its native id, when it was taken last."""
+        return {native_id: cpu for native_id, (_, cpu) in self._used.items()}
+
     def take(self, others: Container[int]) -> list[tuple[Thread, int]]:
         """CPU time (ns) that each has used since the last time; `others` are the native ids of those with Python."""
         before, self._used = self._used, {}

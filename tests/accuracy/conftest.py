@@ -136,7 +136,7 @@ class Camera:
         self.engine = engine
 
     def begin(self, kind: str) -> Capture:
-        capture = CAPTURES[kind](self.engine)
+        capture = CAPTURES[kind](self.engine, 10.0)
         capture.begin()
         return capture
 

@@ -43,6 +43,19 @@ bool kernel_read(uintptr_t address, void *into, size_t size)
     return syscall(SYS_process_vm_readv, getpid(), &local, 1UL, &remote, 1UL, 0UL) == (long)size;
 }
 
+size_t kernel_read_some(uintptr_t address, void *into, size_t least, size_t most)
+{
+    long copied;
+    if (!by_process_vm)
+        copied = pread(own_memory, into, most, (off_t)address);
+    else {
+        /* It stops at the first part that is not there. */
+        struct iovec local = {into, most}, remote[] = {{(void *)address, least}, {(void *)(address + least), most - least}};
+        copied = syscall(SYS_process_vm_readv, getpid(), &local, 1UL, remote, 2UL, 0UL);
+    }
+    return copied >= (long)least ? (size_t)copied : 0;
+}
+
 bool kernel_read_parts(const struct part *parts, unsigned count)
 {
     static struct iovec local[KERNEL_MOST_PARTS], remote[KERNEL_MOST_PARTS];

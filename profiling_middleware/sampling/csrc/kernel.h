@@ -12,6 +12,9 @@ bool kernel_init(void);
 /* Copies `size` bytes from `address`; false when they are not all there. Safe for any address, and in a handler. */
 bool kernel_read(uintptr_t address, void *into, size_t size);
 
+/* The same, but `least` bytes are enough: returns how many were copied, `least` to `most`; 0 when there are not so many. */
+size_t kernel_read_some(uintptr_t address, void *into, size_t least, size_t most);
+
 /* The same for several stretches, one after the other and as close together as can be; at most KERNEL_MOST_PARTS. */
 struct part {
     uintptr_t address;

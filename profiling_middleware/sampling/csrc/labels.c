@@ -143,17 +143,30 @@ bool labels_watch(PyObject *variable)
     return true;
 }
 
-typedef bool (*Load)(uintptr_t address, void *into, size_t size);
+/* A node from its type on, with the first of its pairs if it is one of pairs: most have few. */
+#define PAIRS_AT_ONCE 4
+struct node_start {
+    uintptr_t type;
+    Py_ssize_t size;
+    uint32_t bitmap;
+    uintptr_t pairs[PAIRS_AT_ONCE][2];
+};
+_Static_assert(offsetof(struct node_start, pairs) == offsetof(struct bitmap_node, pairs) - offsetof(PyObject, ob_type),
+               "as CPython's own");
 
-static bool load_own(uintptr_t address, void *into, size_t size)
+/* As kernel_read_some(). */
+typedef size_t (*Load)(uintptr_t address, void *into, size_t least, size_t most);
+
+static size_t load_own(uintptr_t address, void *into, size_t least, size_t most)
 {
+    (void)most;
     if (address == 0)
-        return false;
-    memcpy(into, (const void *)address, size);
-    return true;
+        return 0;
+    memcpy(into, (const void *)address, least);
+    return least;
 }
 
-static bool word_at(Load load, uintptr_t address, uintptr_t *into) { return load(address, into, sizeof *into); }
+static bool word_at(Load load, uintptr_t address, uintptr_t *into) { return load(address, into, sizeof *into, sizeof *into); }
 
 static uintptr_t find(Load load, uintptr_t context)
 {
@@ -164,21 +177,23 @@ static uintptr_t find(Load load, uintptr_t context)
         return 0;
     for (unsigned level = 0, shift = 0; level < DEEPEST; level++, shift += BITS) {
         uint32_t index = shift < 32 ? (watched_hash >> shift) & 31u : 0;
-        uintptr_t type;
-        if (!node || !word_at(load, node + offsetof(PyObject, ob_type), &type))
+        struct node_start start;
+        size_t loaded = node ? load(node + offsetof(PyObject, ob_type), &start, offsetof(struct node_start, pairs), sizeof start) : 0;
+        if (!loaded)
             return 0;
-        if (type == array_type) {
+        if (start.type == array_type) {
             if (!word_at(load, node + offsetof(struct array_node, children) + index * sizeof(uintptr_t), &node))
                 return 0;
             continue;
         }
-        uint32_t bitmap;
-        if (type != bitmap_type || !load(node + offsetof(struct bitmap_node, bitmap), &bitmap, sizeof bitmap) ||
-            !(bitmap & (1u << index)))
+        if (start.type != bitmap_type || !(start.bitmap & (1u << index)))
             return 0; /* not in this context; a collision node is as good as that */
-        uintptr_t pair[2];
-        unsigned place = (unsigned)__builtin_popcount(bitmap & ((1u << index) - 1));
-        if (!load(node + offsetof(struct bitmap_node, pairs) + place * sizeof pair, pair, sizeof pair))
+        uintptr_t *pair = start.pairs[0];
+        unsigned place = (unsigned)__builtin_popcount(start.bitmap & ((1u << index) - 1));
+        if (offsetof(struct node_start, pairs) + (place + 1) * sizeof start.pairs[0] <= loaded)
+            pair = start.pairs[place];
+        else if (!load(node + offsetof(struct bitmap_node, pairs) + place * sizeof start.pairs[0], pair,
+                       sizeof start.pairs[0], sizeof start.pairs[0]))
             return 0;
         if (pair[0] == watched)
             return pair[1];
@@ -207,7 +222,7 @@ static bool read_label(uintptr_t address, struct label *into)
 struct label_ref label_of_other(uintptr_t context)
 {
     struct label label;
-    uintptr_t address = find(kernel_read, context);
+    uintptr_t address = find(kernel_read_some, context);
     if (!read_label(address, &label))
         return (struct label_ref){0, 0};
     return (struct label_ref){address, label.number};

@@ -62,12 +62,17 @@ static uintptr_t below(const struct copy *copy)
     return copy->chunk ? (uintptr_t)((const _PyStackChunk *)copy->bytes)->previous : 0;
 }
 
+/* False when that is no longer this thread's state. */
+static bool read_state(struct reading *reading, pid_t tid)
+{
+    return kernel_read(reading->state, &reading->copied, TSTATE_SIZE) && reading->copied.interp == threads_interpreter() &&
+           (pid_t)reading->copied.native_thread_id == tid;
+}
+
 /* Copies the topmost chunk, and the topmost pointer before and after it. */
 static bool begin(struct reading *reading)
 {
     const PyThreadState *copied = &reading->copied;
-    if (!kernel_read(reading->state, &reading->copied, TSTATE_SIZE))
-        return false;
     upper.chunk = (uintptr_t)copied->datastack_chunk;
     upper.size = upper.chunk ? (uintptr_t)copied->datastack_top - upper.chunk : 0;
     lower.chunk = 0;
@@ -235,14 +240,14 @@ static bool all_codes(const struct raw_stack *stack)
 /* Time in which this thread did not run, since some moment. */
 static int64_t aside(void) { return (int64_t)(kernel_monotonic() - kernel_own_cpu()); }
 
-static bool walk_running(struct reading *reading, struct label_ref *label)
+static bool walk_running(struct reading *reading, pid_t tid, struct label_ref *label)
 {
     int64_t before = aside();
     uintptr_t context;
     if (!kernel_read(reading->state + offsetof(PyThreadState, context), &context, sizeof context))
         return false;
     struct label_ref label_before = label_of_other(context);
-    if (!begin(reading))
+    if (!read_state(reading, tid) || !begin(reading))
         return false;
     /* When it goes from one's work to another's, the stack may be of either. */
     if (reading->context_before != context || reading->context_after != context)
@@ -268,14 +273,13 @@ enum walked walk_other(pid_t tid, uintptr_t state, bool also_running, struct raw
     struct reading reading = {.state = state, .stack = stack};
     bool runs = false;
     *label = (struct label_ref){0, 0};
-    if (!kernel_read(state, &reading.copied, TSTATE_SIZE) || reading.copied.interp != threads_interpreter() ||
-        (pid_t)reading.copied.native_thread_id != tid) {
-        /* It has left Python, and what was its state may be another thread's by now. */
-        stack->depth = 0;
-        return WALK_DONE;
-    }
     for (int attempt = 0; attempt < TRIES && !runs; attempt++) {
         uint64_t clock = kernel_thread_cpu(tid);
+        if (!read_state(&reading, tid)) {
+            /* It has left Python, and what was its state may be another thread's by now. */
+            stack->depth = 0;
+            return WALK_DONE;
+        }
         bool good = begin(&reading) && follow(&reading, reading.after.frame, false);
         good = good && entry_agrees(&reading, &reading.after);
         *label = label_of_other(reading.context_after);
@@ -286,7 +290,7 @@ enum walked walk_other(pid_t tid, uintptr_t state, bool also_running, struct raw
     if (runs && !also_running)
         return WALK_RUNS;
     for (int attempt = 0; attempt < TRIES_RUNNING; attempt++)
-        if (walk_running(&reading, label))
+        if (walk_running(&reading, tid, label))
             return WALK_DONE;
     return WALK_TORN;
 }

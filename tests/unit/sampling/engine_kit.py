@@ -17,7 +17,7 @@ class Heard:
     """A listener that keeps everything."""
 
     def __init__(self, *, wants_waits: bool = False) -> None:
-        self.wants_waits = wants_waits
+        self.wait_looks = 20.0 if wants_waits else 0.0
         self.samples: list[Sample] = []
 
     def receive(self, samples: Sequence[Sample]) -> None:

@@ -48,7 +48,7 @@ from profiling_middleware.sampling import make_engine
 {inspect.getsource(burn)}
 
 class Heard:
-    wants_waits = False
+    wait_looks = 0.0
     def __init__(self): self.samples = []
     def receive(self, samples): self.samples += samples
     def cpu_ns(self, function):

@@ -373,7 +373,7 @@ from profiling_middleware.sampling import make_engine
 {inspect.getsource(burn)}
 
 class Heard:
-    wants_waits = True
+    wait_looks = 20.0
     def __init__(self): self.samples = []
     def receive(self, samples): self.samples += samples
     def functions(self):
