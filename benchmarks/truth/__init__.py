@@ -1,11 +1,12 @@
 """How true CPU profiles are: programs whose CPU time their own clocks tell, under one profiler after another.
 
-`python -m benchmarks.truth [--profilers native,google,…] [--programs loops,…] [--runs 5] [--runs-of-others 1] [--seconds 20] [--rate 100]
-[--pinned] [--lines] [--json FILE]`. Every run of a program under a profiler is a fresh process (child.py); all
-profilers take turns within a round. What is printed: the total-variation distance between the measured and the true
-shares, beside what chance alone would make of it (distance.py), all measured CPU by all true CPU, and for programs
-that work and sleep the share that stands on the work, with what the sleep itself costs. `--lines` compares line by
-line, on the programs whose lines are known. `new-threads` and `operators` are run when they are asked for.
+`python -m benchmarks.truth [--profilers native,google,…] [--programs loops,…] [--runs 5] [--runs-of-others 1]
+[--seconds 20] [--rate 100] [--pinned] [--lines] [--json FILE]`. Every run of a program under a profiler is a fresh
+process (child.py); all profilers take turns within a round. What is printed: the total-variation distance between
+the measured and the true shares, beside what chance alone would make of it (distance.py), all measured CPU by all
+true CPU, and for programs that work and sleep the share that stands on the work, with what the sleep itself costs.
+`--lines` compares line by line, on the programs whose lines are known. `new-threads` and `operators` are run when
+they are asked for.
 
 The truth is `time.thread_time_ns()` around every piece of work, in the program itself (clock.py, pieces.py). A stack
 counts for the deepest function on it whose cost is known; CPU time of the profiler itself is left out.

@@ -33,9 +33,7 @@ _Key = tuple[Thread, Stack, tuple[Label, ...]]
 class StackSums:
     """Adds up one of a sample's times per thread and stack; what exceeds the bound is summed in one visible frame."""
 
-    def __init__(
-        self, field: int, period_ns: int | None, *, wait_looks: float = 0.0, limit: int = _MAX_STACKS
-    ) -> None:
+    def __init__(self, field: int, period_ns: int | None, *, wait_looks: float = 0.0, limit: int = _MAX_STACKS) -> None:
         """`field` is the sample's field to add up. With `period_ns` a wait counts once a period, else once a sample.
 
         `wait_looks` is how many looks a second it takes at threads that do not run.

@@ -22,8 +22,8 @@ from profiling_middleware.sampling.engine import EngineReport, Listener
 from profiling_middleware.sampling.governor import Governor
 from profiling_middleware.sampling.natives import NativeThreads
 
-# What handlers have noted is fetched so often that the ring, of a thousand stacks and more, is never full, also when all
-# processors begin to work at once. Each time the GIL has to be waited for, which costs more than all else here.
+# What handlers have noted is fetched so often that the ring, of a thousand stacks and more, is never full, also when
+# all processors begin to work at once. Each time the GIL has to be waited for, which costs more than all else here.
 _MOST_DRAIN_SECONDS, _IDLE_DRAIN_SECONDS, _LEAST_DRAIN_SECONDS = 2.0, 0.5, 0.1
 _SAMPLES_A_RING, _SAMPLES_A_DRAIN = 1_000, 400
 _FORGET_SECONDS = 1.0
