@@ -7,8 +7,8 @@ from profiling_middleware.model import Sample, ValueType
 from profiling_middleware.sampling.engine import Engine
 
 _WALL = ValueType("wall", "nanoseconds")
-# Who waits does not run away, and waking up is most of what a look costs: as many as shares need to be right within
-# some percent of the time, spread over the capture.
+# Who waits does not run away, and waking up is most of what a look costs. With 1,000 looks a share of one half is right
+# within 2 percentage points (one standard deviation of a binomial), however long the capture is.
 _LOOKS, _LEAST_LOOKS_A_SECOND, _MOST_LOOKS_A_SECOND = 1_000, 5.0, 20.0
 
 
