@@ -1,14 +1,14 @@
 """What profiling all the time costs a service: CPU of a request and the slowest answers, with it against without.
 
-`python -m benchmarks.service_cost [--profilers auto,…] [--slices 320] [--seconds 1] [--rate 100] [--load 40]
-[--kinds cpu+wall]`. A profiler is an engine of this project, a peer by its name in benchmarks.truth, or `burner 0.05`,
-which is known to cost 5 % of a core and has to be found.
+`python -m benchmarks.service_cost [--profilers auto,…] [--slices 320] [--slices-of-others N] [--seconds 2] [--rate 100]
+[--load 120] [--kinds cpu+wall]`. A profiler is an engine of this project, a peer by its name in benchmarks.truth, or
+`burner 0.05`, which is known to cost 5 % of a core and has to be found.
 
 The sample app runs in one process and gets the same requests in every slice, from this process on 127.0.0.1. Slices
-come in pairs, one with profiling and one without, in random order; compared are the two of a pair, so that what the
-machine does besides is in both. With an engine of this project the one goes through a middleware that is on, which
-labels requests, the other through one that is off. A slice begins when the capture has begun and ends with the last
-answer. What opening and closing a capture costs, which a service pays once a window, is told apart.
+come as off, on, on, off; compared are the two neighbours, so that what the machine does besides is in both. With an
+engine of this project the one goes through a middleware that is on, which labels requests, the other through one that
+is off. What a service pays once a window is not in a slice: opening and closing the capture, told apart, and the
+capture's first seconds, in which every function's name is learnt.
 
 What a peer leaves in the process when it is switched off (patched modules) is in both sides. pyinstrument and py-spy
 are not measured: the one has to be started on the event loop's own thread, the other is another process.
@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import math
-import random
 import statistics
 import time
 from collections.abc import Sequence
@@ -33,9 +32,11 @@ from profiling_middleware.config import ENGINES
 from sample_app.load import run_load
 
 _SETTLE_SECONDS = 0.05
-_MARGIN_SECONDS = 2.0
 _WARM_UP_SLICES = 3
-_RESAMPLES = 1_000
+# What was noted is fetched every two seconds at the latest.
+_FIRST_SECONDS = 2.2
+_SLICES_AT_ONCE = 4
+_RESAMPLES = 300
 
 
 class Slice(NamedTuple):
@@ -60,37 +61,42 @@ class Pair(NamedTuple):
 def main() -> None:
     """Every profiler in a process of its own."""
     options = _parser().parse_args()
-    pairs = math.ceil(options.slices / 2)
-    slices = f"{pairs} pairs of slices of {options.seconds:g} s at {options.load:g} requests/s"
-    print(f"on against off: {slices}; {machine()}")
-    for profiler in options.profilers:
+    slices = [options.slices, options.slices_of_others or options.slices]
+    print(
+        f"on against off: {slices[0]} slices of {options.seconds:g} s at {options.load:g} requests/s, "
+        f"{slices[1]} of all but {options.profilers[0]}; {machine()}",
+        flush=True,
+    )
+    for number, profiler in enumerate(options.profilers):
         engine = profiler if profiler in ENGINES else None
         name = f"capture {options.kinds}" if engine else profiler
         with Service(serve=True, rate=options.rate, engine=engine) as service:
             for _ in range(_WARM_UP_SLICES):
-                _slice(service, options)
-            generator = random.Random(0)
-            measured = [_pair(service, name, options, on_first=generator.random() < 0.5) for _ in range(pairs)]
+                _slice(service, options, options.seconds)
+            measured: list[Pair] = []
+            for _ in range(math.ceil(slices[number > 0] / _SLICES_AT_ONCE)):
+                measured += _pairs(service, name, options)
         _report(f"{engine} {options.kinds}" if engine else profiler, measured)
 
 
-def _pair(service: Service, name: str, options: argparse.Namespace, *, on_first: bool) -> Pair:
-    before = None if on_first else _slice(service, options)
+def _pairs(service: Service, name: str, options: argparse.Namespace) -> tuple[Pair, Pair]:
+    off_before = _slice(service, options, options.seconds)
     began = service.cpu_ns()
-    service.on(name, options.seconds + _MARGIN_SECONDS)
+    service.on(name, _FIRST_SECONDS + 3 * options.seconds)
     opened = service.cpu_ns()
-    on = _slice(service, options)
+    _slice(service, options, _FIRST_SECONDS)
+    on = _slice(service, options, options.seconds), _slice(service, options, options.seconds)
     ended = service.cpu_ns()
     service.off(name)
-    closed = service.cpu_ns()
-    after = _slice(service, options) if before is None else before
-    return Pair(on, after, (opened - began + closed - ended) / 1e6)
+    window_ms = (opened - began + service.cpu_ns() - ended) / 1e6
+    off_after = _slice(service, options, options.seconds)
+    return Pair(on[0], off_before, window_ms), Pair(on[1], off_after, window_ms)
 
 
-def _slice(service: Service, options: argparse.Namespace) -> Slice:
+def _slice(service: Service, options: argparse.Namespace, seconds: float) -> Slice:
     time.sleep(_SETTLE_SECONDS)
     before = service.cpu_ns()
-    result = asyncio.run(run_load(service.url, rate=options.load, seconds=options.seconds))
+    result = asyncio.run(run_load(service.url, rate=options.load, seconds=seconds))
     used = service.cpu_ns() - before
     latencies = tuple(seconds for path in result.paths for seconds in path.latencies)
     return Slice(used / 1e6 / max(result.requests, 1), latencies, result.failures + result.skipped)
@@ -138,9 +144,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.service_cost", description="What a service pays.")
     parser.add_argument("--profilers", type=lambda text: text.split(","), default=["auto"])
     parser.add_argument("--slices", type=int, default=320, help="with and without, together")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of a slice")
+    parser.add_argument("--slices-of-others", type=int, help="of all profilers but the first; as many if not given")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of a slice")
     parser.add_argument("--rate", type=int, default=100, help="samples a second")
-    parser.add_argument("--load", type=float, default=40.0, help="requests a second")
+    parser.add_argument("--load", type=float, default=120.0, help="requests a second")
     parser.add_argument("--kinds", default="cpu+wall", help="what an engine of this project captures")
     return parser
 

@@ -10,6 +10,7 @@
 #include "csrc/labels.h"
 #include "csrc/looker.h"
 #include "csrc/looks.h"
+#include "csrc/natives.h"
 #include "csrc/ring.h"
 #include "csrc/sampler.h"
 #include "csrc/threads.h"
@@ -73,9 +74,9 @@ static PyObject *note_natives(PyObject *self, PyObject *clocks)
         return NULL;
     }
     lock_threads();
-    threads_forget_natives();
+    natives_forget();
     while (PyDict_Next(clocks, &position, &tid, &cpu))
-        threads_note_native((pid_t)PyLong_AsLong(tid), PyLong_AsUnsignedLongLong(cpu));
+        natives_note((pid_t)PyLong_AsLong(tid), PyLong_AsUnsignedLongLong(cpu));
     threads_unlock();
     return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
 }

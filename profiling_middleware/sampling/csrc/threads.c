@@ -1,7 +1,7 @@
 #include "threads.h"
 #include "kernel.h"
 #include "layout.h"
-
+#include "natives.h"
 #include "ring.h"
 
 #include <pthread.h>
@@ -30,11 +30,6 @@ static struct newcomer newcomers[MAX_THREADS];
 static unsigned newcomer_count;
 static uint32_t ended[MAX_THREADS];
 static unsigned ended_count;
-static struct native {
-    pid_t tid;
-    uint64_t cpu_ns;
-} natives[MAX_THREADS];
-static unsigned native_count;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 
 /* Memory that only becomes resident where it is used. */
@@ -186,7 +181,8 @@ void threads_clear(void)
 {
     for (struct thread *thread = NULL; (thread = threads_next(thread)) != NULL;)
         threads_forget(thread);
-    newcomer_count = ended_count = native_count = 0;
+    newcomer_count = ended_count = 0;
+    natives_forget();
     known_id = 0;
     settled = 0;
 }
@@ -200,7 +196,8 @@ void threads_abandon(void)
             close(threads[index].state_file);
     }
     files_kept = 0;
-    used = newcomer_count = ended_count = native_count = 0;
+    used = newcomer_count = ended_count = 0;
+    natives_forget();
     settled = 0;
     known_id = 0;
     period = 0;
@@ -232,24 +229,6 @@ static struct thread *free_entry(void)
     return used < MAX_THREADS ? &threads[used++] : NULL;
 }
 
-void threads_note_native(pid_t tid, uint64_t cpu_ns)
-{
-    if (native_count < MAX_THREADS)
-        natives[native_count++] = (struct native){tid, cpu_ns};
-}
-
-void threads_forget_natives(void) { native_count = 0; }
-
-/* What a thread that comes to Python had used when it was noted as one without. */
-static uint64_t used_before(pid_t tid, uint64_t clock)
-{
-    for (unsigned index = 0; index < native_count; index++)
-        /* Less than then: the system has given the number to a new one. */
-        if (natives[index].tid == tid && natives[index].cpu_ns <= clock)
-            return natives[index].cpu_ns;
-    return 0;
-}
-
 /* The copied part of a thread state, if there is one of this interpreter at this address. */
 static bool read_state(uintptr_t address, PyThreadState *copied)
 {
@@ -268,7 +247,7 @@ static void enter(uintptr_t address, const PyThreadState *state, uint64_t clock,
     thread->state = address;
     thread->state_id = state->id;
     thread->timer = -1;
-    uint64_t before = used_before(thread->tid, clock);
+    uint64_t before = natives_used(thread->tid, clock);
     atomic_store(&thread->charged_ns, before); /* its first sample gets what it has used before it was found */
     if (period && clock - before > UNSEEN_PERIODS * period) {
         struct record *record = ring_reserve(RECORD_CPU, 1);

@@ -47,9 +47,6 @@ void threads_enlist(const PyThreadState *state, uint64_t now_ns);
 void threads_forget(struct thread *thread);
 /* Keeps an open file with a thread; false when so many are kept that the application might miss them. */
 bool threads_keep_file(struct thread *thread, int file);
-/* A thread without Python, and its CPU time up to now: should it come to Python, that much is not this window's. */
-void threads_note_native(pid_t tid, uint64_t cpu_ns);
-void threads_forget_natives(void);
 /* Forgets all: the next discovery finds them anew. */
 void threads_clear(void);
 /* Forgets all, without touching timers: in a forked child they do not exist. */

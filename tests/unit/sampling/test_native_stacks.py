@@ -10,7 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -335,32 +336,101 @@ def test_a_thread_of_c_that_calls_python_is_seen_in_it(native_engine: Engine) ->
     is_found_with_what_it_used(heard, thread.used)
 
 
+class ComingBack:
+    """A thread of the C library's that does one work after the other, each in a thread state of its own.
+
+    It waits in C before each, and at last until it is joined, and has no state then. What brings it there are the destructors of its thread-specific
+    data, which the C library calls in the order of their keys when its main function is over: `sem_wait`, then Python.
+    """
+
+    _WORK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+    def __init__(self, works: Sequence[Callable[[], object]]) -> None:
+        works = [*works, lambda: None]
+        self.done = [threading.Event() for _ in works]
+        self._library, self._keys = ctypes.CDLL(None), list[ctypes.c_uint]()
+        self._works = [self._WORK(partial(self._do, number, work)) for number, work in enumerate(works)]
+        self._gates = [ctypes.create_string_buffer(64) for _ in works]
+        for gate, work in zip(self._gates, self._works, strict=True):
+            assert self._library.sem_init(gate, 0, 0) == 0
+            self._key(self._library.sem_wait)
+            self._key(work)
+        self._handle, self._main = ctypes.c_ulong(), OfC._MAIN(self._set_keys)
+        self.native_id = 0
+        assert self._library.pthread_create(ctypes.byref(self._handle), None, self._main, None) == 0
+
+    def _key(self, destructor: object) -> None:
+        key = ctypes.c_uint()
+        assert self._library.pthread_key_create(ctypes.byref(key), destructor) == 0
+        self._keys.append(key)
+
+    def _set_keys(self, argument: object) -> None:
+        self.native_id = threading.get_native_id()
+        for number, key in enumerate(self._keys):
+            assert self._library.pthread_setspecific(key, self._gates[number // 2]) == 0
+
+    def _do(self, number: int, work: Callable[[], object], argument: object) -> None:
+        work()
+        self.done[number].set()
+
+    def go(self, number: int) -> None:
+        self._library.sem_post(self._gates[number])
+
+    def join(self) -> None:
+        for number in range(len(self.done)):
+            self.go(number)
+        self._library.pthread_join(self._handle, None)
+        for key in self._keys:
+            self._library.pthread_key_delete(key)
+
+
 def test_a_thread_of_c_that_comes_to_python_again_and_again_stays_one_thread(open_engine: OpenEngine) -> None:
     """Each call has a new thread state, and the thread's clock goes on."""
     engine, heard = open_engine("native"), Heard()
-    library, calls = ctypes.CDLL(None), 60
-    compare = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(lambda one, other: burn(0.005) or 0)
+    calls = 40
     used: list[int] = []
 
-    def sort() -> None:
+    def work() -> None:
         before = time.thread_time_ns()
-        numbers = (ctypes.c_int * 2)()
-        for _ in range(calls):
-            library.qsort(numbers, 2, 4, compare)
+        burn(0.005)
         used.append(time.thread_time_ns() - before)
 
-    worker = Worker("sorter", sort)
-    try:
-        engine.attach(heard)
-        worker.begin.set()
-        look_until(engine, worker.done)
-        engine.detach(heard)
-    finally:
-        worker.join()
+    thread = ComingBack([work] * calls)
+    engine.attach(heard)
+    for number in range(calls):
+        thread.go(number)
+    look_until(engine, thread.done[calls - 1])
+    engine.detach(heard)
+    thread.join()
 
-    assert heard.cpu_ns("sorter") == pytest.approx(used[0], rel=0.02, abs=2_000_000)
-    assert heard.cpu_ns("sorter", ".burn") >= 0.95 * used[0]
-    assert len({sample.thread.native_id for sample in heard.samples if sample.thread.name == "sorter"}) == 1
+    assert {sample.thread.native_id for sample in heard.samples if "burn" in sample.stack.frames[0].function} == {
+        thread.native_id
+    }
+    is_found_with_what_it_used(heard, sum(used))
+
+
+def test_what_a_thread_of_c_used_before_the_window_is_not_in_it(open_engine: OpenEngine) -> None:
+    """It has worked, has left Python, and comes to it again within the window."""
+    engine, heard = open_engine("native"), Heard()
+    used: list[int] = []
+
+    def work() -> None:
+        before = time.thread_time_ns()
+        burn(0.3)
+        used.append(time.thread_time_ns() - before)
+
+    thread = ComingBack([work, work])
+    thread.go(0)
+    assert thread.done[0].wait(DEADLINE)
+    engine.attach(heard)
+    thread.go(1)
+    look_until(engine, thread.done[1])
+    engine.detach(heard)
+    thread.join()
+
+    mine = sum(sample.cpu_ns for sample in heard.samples if sample.thread.native_id == thread.native_id)
+    assert mine == pytest.approx(used[1], rel=0.02, abs=5_000_000)
+    is_found_with_what_it_used(heard, used[1])
 
 
 # -- interpreters, processes, and their ends --------------------------------------------------------------------------
@@ -373,7 +443,7 @@ from profiling_middleware.sampling import make_engine
 {inspect.getsource(burn)}
 
 class Heard:
-    wait_looks = 20.0
+    wait_looks, hears_work, hears_waits = 20.0, True, False
     def __init__(self): self.samples = []
     def receive(self, samples): self.samples += samples
     def functions(self):
