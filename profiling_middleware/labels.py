@@ -23,6 +23,16 @@ CURRENT: ContextVar[object] = ContextVar("profiling_middleware.work")
 """Holds what a LabelMaker made of whom the running context works for."""
 
 
+def labels_of(work: object) -> Labels:
+    """The labels of a value that `CURRENT` has had, as far as they are known now."""
+    if work is None:
+        return ()
+    try:
+        return work.labels() or ()  # type: ignore[attr-defined]
+    except Exception:
+        return ()  # an application's own routes are asked: what they do ends no capture
+
+
 def end_work(token: Token[object]) -> None:
     """Undoes `CURRENT.set()`. In another context than that was called in, there is nothing to undo."""
     try:  # noqa: SIM105 - on every request's way, and suppress() is slow

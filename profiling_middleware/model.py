@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import IntEnum
 from typing import Literal, NamedTuple
 
 Trigger = Literal["periodic", "on demand"]
@@ -27,6 +28,31 @@ class Stack:
 
     def __init__(self, frames: tuple[Frame, ...]) -> None:
         self.frames = frames
+
+
+class Reason(IntEnum):
+    """Why a thread does not run, as far as the system tells: the numbers of csrc/reason.h."""
+
+    UNKNOWN = 0
+    LOCK = 1
+    GIL = 2
+    NETWORK = 3
+    POLL = 4
+    """For one of several descriptors."""
+    EVENTS = 5
+    """Of an event loop."""
+    ACCEPT = 6
+    SLEEP = 7
+    FILE = 8
+    CHILD = 9
+    """A process."""
+    OTHER = 10
+    MEASURED = 11
+    """A lock whose waits are told as contentions."""
+    AWAIT = 12
+    """A task that waits for another one, a timer, a connection."""
+    EVENT_LOOP = 13
+    """Everyone whom a loop serves waits for this callback."""
 
 
 class Thread:
@@ -65,6 +91,27 @@ class Sample(NamedTuple):
     """Time that passed meanwhile; 0 where only CPU time is being put in its place."""
     labels: tuple[Label, ...] = ()
     """Whom it was done for, where that is known."""
+    lock_ns: int = 0
+    """The part of the wall time that is told as contentions, too."""
+    reason: Reason = Reason.UNKNOWN
+    """Why it waited."""
+    moving: bool = False
+    """It waited between two pieces of work: where it was is not known, and `stack` is where it works."""
+
+
+class Contention(NamedTuple):
+    """Waits for locks that were measured by themselves: on a stack that waited, or on one whose release ended waits."""
+
+    thread: Thread
+    stack: Stack
+    waiter: Stack | None
+    """Of a release: where one of those was that waited; None for a wait."""
+    times: float
+    """How many there were."""
+    delay_ns: float
+    """Of all waits together. Both are more than was seen where only some are recorded."""
+    labels: tuple[Label, ...] = ()
+    reason: Reason = Reason.LOCK
 
 
 class ProfileSample(NamedTuple):

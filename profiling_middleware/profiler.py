@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from profiling_middleware.captures import CAPTURES
+from profiling_middleware.captures import CAPTURES, CUMULATIVE
 from profiling_middleware.config import DEFAULT_SERVICE_NAME, Settings
+from profiling_middleware.instruments.made import make_instruments
 from profiling_middleware.keys import new_instance_id
 from profiling_middleware.labels import LabelMaker
 from profiling_middleware.model import Artifact
@@ -142,14 +143,17 @@ class Profiler:
             recording.cancel()
             raise
 
-    def record(self, kind: str, seconds: float, *, upload: bool = True, view: str | None = None) -> Recording:
+    def record(self, kind: str, seconds: float | None, *, upload: bool = True, view: str | None = None) -> Recording:
         """As `capture`, without waiting: the recording's `result` is a future.
 
-        `upload=False` keeps the capture out of the store; `view` renders it for people as well.
+        Without `seconds` it has what has been collected of a cumulative kind. `upload=False` keeps the capture out of
+        the store; `view` renders it for people as well.
         """
         if kind not in CAPTURES:
             raise ValueError(f"kind = {kind!r} cannot be captured: choose from {', '.join(CAPTURES)}")
-        if not 0 < seconds <= self.settings.max_seconds:
+        if seconds is None and not self.collects(kind):
+            raise ValueError(f"seconds = None takes what has been collected, and no {kind} profile is: give a length")
+        if seconds is not None and not 0 < seconds <= self.settings.max_seconds:
             raise ValueError(
                 f"seconds = {seconds!r} is out of range: use more than 0 and at most {self.settings.max_seconds} "
                 "(PROFILE_MAX_SECONDS)"
@@ -158,6 +162,28 @@ class Profiler:
         THIS_PROCESS.notice_sigterm()
         request = Request(upload=upload and self.settings.uploads, own_key_only=True, view=view)
         return self._recorder.on_demand(kind, seconds, request)
+
+    def set_block_profile_rate(self, nanoseconds: int) -> None:
+        """As Go's runtime.SetBlockProfileRate: one wait for a lock in so many nanoseconds waited is recorded.
+
+        Longer ones always are, and what is recorded counts for the rest; 1 records all, 0 none. Raises ValueError.
+        """
+        if nanoseconds < 0:
+            raise ValueError(f"nanoseconds = {nanoseconds!r} is negative: use 0 or more")
+        self._recorder.call_soon(lambda: self._recorder.set_block_rate(nanoseconds))
+
+    def set_mutex_profile_fraction(self, fraction: int) -> None:
+        """As Go's runtime.SetMutexProfileFraction: one in `fraction` releases that ended a wait is recorded.
+
+        It counts for the rest; 1 records all, 0 none. Raises ValueError.
+        """
+        if fraction < 0:
+            raise ValueError(f"fraction = {fraction!r} is negative: use 0 or more")
+        self._recorder.call_soon(lambda: self._recorder.set_mutex_fraction(fraction))
+
+    def collects(self, kind: str) -> bool:
+        """Whether this kind is collected all the time: then `record` takes it without a length."""
+        return kind in CUMULATIVE and kind in self._kinds and self._recorder.collects
 
     @property
     def started(self) -> bool:
@@ -235,6 +261,7 @@ class Profiler:
         self._recorder = Recorder(
             timer=self._timer,
             make_engine=lambda: make_engine(settings),
+            instruments=make_instruments(),
             pipeline=self._pipeline,
             service=settings.service_name,
             instance=self._instance,
@@ -247,6 +274,8 @@ class Profiler:
         self._schedule = Schedule(
             timeline, self.settings.interval, self.settings.duration, self._open_window, self._logger
         )
+        if CUMULATIVE.intersection(self._kinds):
+            self._recorder.collect()
         self._schedule.start()
         if self._uploads is not None:
             timeline.call_at(timeline.now() + _SETTLED_SECONDS, self._uploads.warm_up)

@@ -10,14 +10,19 @@ from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 
-from profiling_middleware.captures import CAPTURES, Capture
+from profiling_middleware.captures import CAPTURES, CUMULATIVE, Capture
+from profiling_middleware.captures.collector import Collector
+from profiling_middleware.captures.sources import Sources
+from profiling_middleware.instruments import Instrument
 from profiling_middleware.keys import new_capture_id
 from profiling_middleware.model import CaptureInfo
 from profiling_middleware.pipeline import Pipeline, Request, Result
-from profiling_middleware.sampling.engine import Engine
+from profiling_middleware.sampling.engine import DEFAULT_BLOCK_RATE_NS, DEFAULT_MUTEX_FRACTION, Engine
 from profiling_middleware.timer import TimedCall, TimerThread
 
 MAX_ON_DEMAND = 8
+# As a window of two minutes takes for its wall profile, or a difference of that length.
+STANDING_LOOKS_A_SECOND = 8.0
 
 
 class TooManyCaptures(Exception):  # noqa: N818 - it says what is the case
@@ -31,9 +36,13 @@ class CaptureCancelled(Exception):  # noqa: N818 - it says what is the case
 class Recording:
     """One capture being taken. `result` gets its bytes; end it early, or cancel it, from any thread."""
 
-    def __init__(self, recorder: Recorder, info: CaptureInfo, seconds: float, request: Request) -> None:
+    def __init__(
+        self, recorder: Recorder, info: CaptureInfo, seconds: float, request: Request, *, cumulative: bool = False
+    ) -> None:
         self.info = info
         self.seconds = seconds
+        self.cumulative = cumulative
+        """Whether it has all that has been collected by its end, if anything is."""
         self.request = request
         self.result: Future[Result] = Future()
         # From here on nobody who waits for the future can cancel it by the way: cancel() below is the one way.
@@ -59,6 +68,7 @@ class Recorder:
         *,
         timer: TimerThread,
         make_engine: Callable[[], Engine],
+        instruments: Sequence[Instrument] = (),
         pipeline: Pipeline,
         service: str,
         instance: str,
@@ -67,40 +77,74 @@ class Recorder:
         self._timer = timer
         self._make_engine = make_engine
         self._engine: Engine | None = None
+        self._instruments = instruments
+        self._instrument_calls: dict[int, TimedCall] = {}
         self._pipeline = pipeline
         self._service = service
         self._instance = instance
         self._logger = logger
         self._running: dict[str, Recording] = {}
+        self._collects = False
+        self._block_rate_ns, self._mutex_fraction = DEFAULT_BLOCK_RATE_NS, DEFAULT_MUTEX_FRACTION
+        self._standing: Collector | None = None
         self._looking = False
         self._on_demand = 0
         self._on_demand_lock = threading.Lock()
         self.failed = 0
+        self._apply_wait_rates()
 
     @property
     def engine(self) -> Engine:
         """The engine, made when it is first needed. On the timer's thread."""
         if self._engine is None:
             self._engine = self._make_engine()
+            self._engine.set_wait_rates(self._block_rate_ns, self._mutex_fraction)
         return self._engine
 
-    def on_demand(self, kind: str, seconds: float, request: Request) -> Recording:
-        """Begins one capture now. From any thread. Raises TooManyCaptures."""
+    def set_block_rate(self, nanoseconds: int) -> None:
+        """See `Engine.set_wait_rates`. On the timer's thread."""
+        self._block_rate_ns = nanoseconds
+        self._apply_wait_rates()
+
+    def set_mutex_fraction(self, fraction: int) -> None:
+        """Likewise."""
+        self._mutex_fraction = fraction
+        self._apply_wait_rates()
+
+    @property
+    def collects(self) -> bool:
+        """Whether the cumulative kinds are collected all the time."""
+        return self._collects
+
+    def collect(self) -> None:
+        """Begins to collect the cumulative kinds. On the timer's thread."""
+        self._collects = True
+        self._collect_now()
+        self._look_on()
+
+    def on_demand(self, kind: str, seconds: float | None, request: Request) -> Recording:
+        """Begins one capture now, or without `seconds` takes what has been collected. From any thread.
+
+        Raises TooManyCaptures.
+        """
         with self._on_demand_lock:
             if self._on_demand >= MAX_ON_DEMAND:
                 raise TooManyCaptures(f"{MAX_ON_DEMAND} captures on demand are running: try again when one ends")
             self._on_demand += 1
         info = self._info(kind, time.time_ns(), "on demand")
-        recording = Recording(self, info, seconds, request)
+        recording = Recording(self, info, seconds or 0.0, request, cumulative=seconds is None)
         recording.result.add_done_callback(self._release)
-        self.call_soon(lambda: self._begin([recording], self._timer.timeline.now() + seconds))
+        self.call_soon(lambda: self._begin([recording], self._timer.timeline.now() + recording.seconds))
         return recording
 
     def window(self, kinds: Sequence[str], end: float) -> list[Recording]:
         """Begins a periodic window of several kinds, until `end` on the timer's clock. On the timer's thread."""
         started_ns, seconds = time.time_ns(), end - self._timer.timeline.now()
         request = Request(upload=True, own_key_only=False)
-        recordings = [Recording(self, self._info(kind, started_ns, "periodic"), seconds, request) for kind in kinds]
+        infos = {kind: self._info(kind, started_ns, "periodic") for kind in kinds}
+        recordings = [
+            Recording(self, info, seconds, request, cumulative=kind in CUMULATIVE) for kind, info in infos.items()
+        ]
         self._begin(recordings, end)
         return recordings
 
@@ -153,9 +197,24 @@ class Recorder:
 
     def close(self) -> None:
         """Lets go of what the engine holds open. On the timer's thread, or in a forked child."""
-        engine, self._engine = self._engine, None
+        engine, self._engine, self._standing = self._engine, None, None
+        for instrument in self._instruments:
+            instrument.close()
         if engine is not None:
             engine.close()
+
+    def _apply_wait_rates(self) -> None:
+        if self._engine is not None:
+            self._engine.set_wait_rates(self._block_rate_ns, self._mutex_fraction)
+        for instrument in self._instruments:
+            instrument.set_wait_rates(self._block_rate_ns, self._mutex_fraction)
+
+    def _collect_now(self) -> None:
+        # Also when what failed in the engine took the collector with it: then it begins anew, and says since when.
+        if self._collects and self._standing is None:
+            standing = Collector(STANDING_LOOKS_A_SECOND, self.engine.report())
+            Sources(self.engine, self._instruments).attach(standing)
+            self._standing = standing
 
     def _info(self, kind: str, started_ns: int, trigger: str) -> CaptureInfo:
         return CaptureInfo(
@@ -170,16 +229,27 @@ class Recorder:
     def _begin(self, recordings: Sequence[Recording], end: float) -> None:
         for recording in recordings:
             try:
-                recording.capture = CAPTURES[recording.info.kind](self.engine, recording.seconds)
+                self._collect_now()
+                sources = Sources(self.engine, self._instruments, self._standing if recording.cumulative else None)
+                recording.capture = CAPTURES[recording.info.kind](sources, recording.seconds)
                 recording.capture.begin()
             except Exception as error:
                 self._fail(recording, error)
                 continue
             self._running[recording.info.capture_id] = recording
             recording.end_call = self._timer.timeline.call_at(end, partial(self.end, recording))
-        if self._running and not self._looking:
+        if self._running:
+            self._look_on()
+
+    def _look_on(self) -> None:
+        if not self._looking:
             self._looking = True
             self._look()
+            for number, instrument in enumerate(self._instruments):
+                # One that is still planned from before is not to come twice.
+                if number in self._instrument_calls:
+                    self._instrument_calls.pop(number).cancel()
+                self._look_with(number, instrument)
 
     def _drop(self, recording: Recording) -> Capture | None:
         if self._running.pop(recording.info.capture_id, None) is None:
@@ -189,7 +259,7 @@ class Recorder:
         return recording.capture
 
     def _look(self) -> None:
-        if not self._running:
+        if not self._running and self._standing is None:
             self._looking = False
             return
         try:
@@ -199,6 +269,20 @@ class Recorder:
             self._abandon_engine(error)
             return
         self._timer.timeline.call_at(self._timer.timeline.now() + pause, self._look)
+
+    def _look_with(self, number: int, instrument: Instrument) -> None:
+        if not self._looking:
+            return
+        try:
+            pause = instrument.look()
+        except Exception:
+            self._logger.exception("profiling: %s failed and is left out", type(instrument).__name__)
+            instrument.close()
+            return
+        timeline = self._timer.timeline
+        self._instrument_calls[number] = timeline.call_at(
+            timeline.now() + pause, partial(self._look_with, number, instrument)
+        )
 
     def _fail(self, recording: Recording, error: Exception) -> None:
         self.failed += 1

@@ -9,6 +9,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+OWN_THREADS = "profiling-"
+"""What the names of all of them begin with."""
+
 _POLL_SECONDS = 0.0002
 # What services are told by. Not all there are: a program started from a thread inherits its mask.
 _FOR_THE_MAIN_THREAD = {

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from profiling_middleware.captures.block import block_capture
 from profiling_middleware.captures.cpu import cpu_capture
+from profiling_middleware.captures.mutex import mutex_capture
+from profiling_middleware.captures.sources import Sources
 from profiling_middleware.captures.wall import wall_capture
 from profiling_middleware.model import CaptureInfo, Profile
-from profiling_middleware.sampling.engine import Engine
 
 
 class Capture(Protocol):
@@ -24,5 +26,13 @@ class Capture(Protocol):
         """Stops; nothing is kept."""
 
 
-CAPTURES: Mapping[str, Callable[[Engine, float], Capture]] = {"cpu": cpu_capture, "wall": wall_capture}
-"""Each makes a capture from the engine and the seconds that it is to last."""
+CAPTURES: Mapping[str, Callable[[Sources, float], Capture]] = {
+    "cpu": cpu_capture,
+    "wall": wall_capture,
+    "block": block_capture,
+    "mutex": mutex_capture,
+}
+"""Each makes a capture from its sources and the seconds that it is to last."""
+
+CUMULATIVE = frozenset({"block", "mutex"})
+"""Kinds that are collected all the time once enabled; a window has what there is at its end."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import platform
-import sys
 import time
 from collections.abc import Sequence
-from importlib import metadata
 
+from profiling_middleware.captures.comments import cost, identity
 from profiling_middleware.model import (
     CaptureInfo,
+    Contention,
     Frame,
     Label,
     Profile,
@@ -20,10 +19,7 @@ from profiling_middleware.model import (
     ValueType,
 )
 from profiling_middleware.sampling.engine import Engine, EngineReport
-from profiling_middleware.units import format_duration
 
-# Read when this is loaded and not when a capture ends: it imports, see imports.py.
-_VERSION = metadata.version("profiling-middleware")
 _MAX_STACKS = 20_000
 _OTHER_STACKS = Stack((Frame("<other stacks>", "", 0, 0),))
 
@@ -44,6 +40,11 @@ class StackSums:
         self._limit = limit
         self._sums: dict[_Key, list[int]] = {}
         self.overflowed = 0
+
+    hears_work, hears_waits = True, False
+
+    def receive_contentions(self, contentions: Sequence[Contention]) -> None:
+        """It hears of none: waits for locks are in the samples, too."""
 
     def receive(self, samples: Sequence[Sample]) -> None:
         sums, field, period = self._sums, self._field, self._period_ns
@@ -111,34 +112,12 @@ class SampledCapture:
             duration_ns=duration_ns,
             samples=self._sums.samples(),
             comments=(
-                *_identity(info),
-                *_cost(self._engine, report, duration_ns),
+                *identity(info),
+                *cost(self._engine, report, duration_ns),
                 *_losses(report, self._sums),
                 *(f"limit: {limit}" for limit in self._engine.limits),
             ),
         )
-
-
-def _identity(info: CaptureInfo) -> list[str]:
-    interpreter = f"{platform.python_implementation()} {platform.python_version()} on {sys.platform}"
-    lines = [
-        f"profiling_middleware {_VERSION}, {interpreter} {platform.machine()}",
-        f"service: {info.service}",
-        f"instance: {info.instance}",
-        f"capture: {info.capture_id} ({info.kind}, {info.trigger}, window of {info.started:%Y-%m-%dT%H:%M:%SZ})",
-    ]
-    return [*lines, f"partial: {info.partial}"] if info.partial else lines
-
-
-def _cost(engine: Engine, report: EngineReport, duration_ns: int) -> list[str]:
-    seconds = max(duration_ns, 1) / 1e9
-    share = report.cpu_ns / max(duration_ns, 1)
-    return [
-        f"engine: {engine.name}, {engine.rate} looks/s asked, {engine.rate_used:.1f} allowed by the overhead limit, "
-        f"{report.looks / seconds:.1f} taken",
-        f"cost of taking: {format_duration(report.cpu_ns / 1e9)} CPU, {share:.2%} of a core, shared by all "
-        "captures of that time",
-    ]
 
 
 def _losses(report: EngineReport, sums: StackSums) -> list[str]:

@@ -92,9 +92,9 @@ class Admin:
         return error(404, f"profiling: there is no such profile: there are {_routes()}")
 
     def _capture(self, kind: str, request: AdminRequest) -> AdminResponse | Pending:
-        default = _DEFAULT_TRACE_SECONDS if kind == "trace" else _DEFAULT_SECONDS
+        default = min(_DEFAULT_TRACE_SECONDS if kind == "trace" else _DEFAULT_SECONDS, self._settings.max_seconds)
         try:
-            query = parse_capture_query(request.query, default_seconds=default, max_seconds=self._settings.max_seconds)
+            query = parse_capture_query(request.query, max_seconds=self._settings.max_seconds)
         except QueryError as bad:
             return error(400, f"profiling: {bad}")
         wait = query.wait and request.can_wait
@@ -102,7 +102,9 @@ class Admin:
         if not wait and not uploaded:
             return _nowhere_to_go(query)
         try:
-            recording = self._profiler().record(kind, query.seconds, upload=uploaded, view=query.view if wait else None)
+            profiler = self._profiler()
+            seconds = None if query.seconds is None and profiler.collects(kind) else query.seconds or default
+            recording = profiler.record(kind, seconds, upload=uploaded, view=query.view if wait else None)
         except TooManyCaptures:
             message = f"profiling: {MAX_ON_DEMAND} captures on demand run already: try again when one has ended"
             return error(429, message, ("Retry-After", "10"))

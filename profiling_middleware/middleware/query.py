@@ -18,14 +18,15 @@ class QueryError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaptureQuery:
-    seconds: float
+    seconds: float | None
+    """None when the query does not say."""
     view: str | None
     """None for pprof, otherwise a name in VIEWS."""
     upload: bool
     wait: bool
 
 
-def parse_capture_query(query: str, *, default_seconds: float, max_seconds: float) -> CaptureQuery:
+def parse_capture_query(query: str, *, max_seconds: float) -> CaptureQuery:
     """Reads `seconds`, `format`, `debug`, `upload` and `wait`. Raises QueryError."""
     values = _parameters(query)
     view = _choice(values, "format", _FORMATS, "pprof")
@@ -33,7 +34,7 @@ def parse_capture_query(query: str, *, default_seconds: float, max_seconds: floa
     if _switch(values, "debug", default=False):
         view = "text"
     parsed = CaptureQuery(
-        seconds=_seconds(values.get("seconds"), default_seconds, max_seconds),
+        seconds=_seconds(values.get("seconds"), max_seconds),
         view=None if view == "pprof" else view,
         upload=_switch(values, "upload", default=True),
         wait=_switch(values, "wait", default=True),
@@ -60,9 +61,9 @@ def _parameters(query: str) -> dict[str, str]:
     return values
 
 
-def _seconds(text: str | None, default: float, most: float) -> float:
+def _seconds(text: str | None, most: float) -> float | None:
     if text is None:
-        return min(default, most)
+        return None
     wanted = f"use a number of seconds, more than 0 and at most {most:g} (PROFILE_MAX_SECONDS)"
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
         raise QueryError(f"seconds = {_shown(text)} is not such a number: {wanted}")

@@ -5,9 +5,11 @@
  */
 #include "csrc/common.h"
 #include "csrc/codes.h"
+#include "csrc/contention.h"
 #include "csrc/drain.h"
 #include "csrc/kernel.h"
 #include "csrc/labels.h"
+#include "csrc/locks.h"
 #include "csrc/looker.h"
 #include "csrc/looks.h"
 #include "csrc/natives.h"
@@ -98,15 +100,15 @@ static PyObject *look(PyObject *self, PyObject *arguments)
 {
     (void)self;
     unsigned long long interval;
-    int charges, signal;
-    if (!PyArg_ParseTuple(arguments, "Kpp:look", &interval, &charges, &signal))
+    int charges, why, signal;
+    if (!PyArg_ParseTuple(arguments, "Kppp:look", &interval, &charges, &why, &signal))
         return NULL;
     lock_threads();
     bool good = true;
     if (looker_running())
-        looker_set(interval, charges);
+        looker_set(interval, charges, why);
     else
-        good = looker_start(interval, charges, signal);
+        good = looker_start(interval, charges, why, signal);
     threads_unlock();
     if (!good) {
         PyErr_SetString(PyExc_OSError, "the thread that looks at stacks cannot be started");
@@ -266,6 +268,36 @@ static PyObject *counts(PyObject *self, PyObject *unused)
                          drain_counts.clears, looks_counts.unread_states);
 }
 
+static PyObject *observe_locks(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    return PyBool_FromLong(locks_observe());
+}
+
+static PyObject *leave_locks(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    locks_leave();
+    Py_RETURN_NONE;
+}
+
+static PyObject *set_contention_rates(PyObject *self, PyObject *arguments)
+{
+    (void)self;
+    unsigned long long block_rate, mutex_fraction;
+    if (!PyArg_ParseTuple(arguments, "KK:set_contention_rates", &block_rate, &mutex_fraction))
+        return NULL;
+    contention_set_rates(block_rate, mutex_fraction);
+    Py_RETURN_NONE;
+}
+
+static PyObject *contention_totals(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    return Py_BuildValue("KKKK", contention_counts.waits, contention_counts.releases, contention_counts.dropped,
+                         contention_counts.own_ns);
+}
+
 static PyObject *watch(PyObject *self, PyObject *variable)
 {
     (void)self;
@@ -349,6 +381,10 @@ static PyMethodDef methods[] = {
     {"drain", drain, METH_NOARGS, NULL},
     {"clear", clear, METH_NOARGS, NULL},
     {"counts", counts, METH_NOARGS, NULL},
+    {"observe_locks", observe_locks, METH_NOARGS, NULL},
+    {"leave_locks", leave_locks, METH_NOARGS, NULL},
+    {"set_contention_rates", set_contention_rates, METH_VARARGS, NULL},
+    {"contention_totals", contention_totals, METH_NOARGS, NULL},
     {"watch", watch, METH_O, NULL},
     {"own_stack", own_stack, METH_NOARGS, NULL},
     {"own_stack_from_outside", own_stack_from_outside, METH_NOARGS, NULL},
@@ -383,6 +419,7 @@ static void in_child(void)
     sampler_abandon();
     looker_abandon();
     threads_abandon();
+    locks_abandon();
     ring_abandon();
 }
 

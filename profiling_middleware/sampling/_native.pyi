@@ -4,13 +4,15 @@ from contextvars import ContextVar
 from types import CodeType
 from typing import Any, final
 
-from profiling_middleware.labels import Resolve
+from profiling_middleware.labels import Labels, Resolve
 
 @final
 class Label:
     """Whom the work of a context is done for; set as the value of the watched ContextVar."""
 
     def __new__(cls, resolve: Resolve, subject: Any, /) -> Label: ...
+    def labels(self) -> Labels | None:
+        """What `resolve` says of the subject now."""
 
 def install() -> bool:
     """Takes SIGPROF. False when somebody else has it."""
@@ -39,10 +41,11 @@ def set_period(period: int, /) -> int:
     Returns how many threads could not have one.
     """
 
-def look(interval: int, charges_cpu: bool, has_signal: bool, /) -> None:
+def look(interval: int, charges_cpu: bool, asks_why: bool, has_signal: bool, /) -> None:
     """Starts, or changes, the thread that looks at all others every `interval` (0: it only finds new threads).
 
-    With `charges_cpu` it charges CPU time to what it sees running. `has_signal`: SIGPROF is ours. Raises OSError.
+    With `charges_cpu` it charges CPU time to what it sees running, with `asks_why` it finds out why others wait.
+    `has_signal`: SIGPROF is ours. Raises OSError.
     """
 
 def stop_looking() -> None:
@@ -77,16 +80,20 @@ def enlist() -> int:
     """Puts the calling thread under observation at once, and returns its native id as threading.get_native_id does."""
 
 def drain() -> tuple[
-    list[tuple[int, int, int, int, int, int, Resolve | None, Any]],
+    list[tuple[int, int, int, int, int, int, int, int, int, Resolve | None, Any]],
     list[tuple[int, ...]],
     list[tuple[str | int, str | None, int, int]],
     bool,
+    list[tuple[bool, int, int, int, float, float, Resolve | None, Any]],
 ]:
-    """What happened since the last call: samples, new stacks, new frames, and whether all numbers begin anew here.
+    """What happened since the last call: samples, new stacks, new frames, whether all numbers begin anew; contentions.
 
     A sample: time, the thread's key, its stack's number (-1: none), CPU time, time waited at the stack that was looked
-    at before, time waited at this one since, and the parts of its label or None. A stack: the numbers of its frames,
-    leaf first. A frame: qualified name, file, line, first line; for a special frame its number and None.
+    at before, time waited at this one since, how much of both was for locks, why (`model.Reason`), and the parts of its
+    label or None. A stack: the numbers of its frames, leaf first. A frame: qualified name, file, line, first line; for
+    a special frame its number and None. A contention: whether it is a release, the thread's key, its stack, a
+    waiter's (-1: none), how many, their delay, the parts of its label or None; if all numbers begin anew, theirs are
+    still the old ones.
     """
 
 def clear() -> None:
@@ -94,6 +101,18 @@ def clear() -> None:
 
 def counts() -> tuple[int, int, int, int, int, int, int, int]:
     """See `sampling.native.Counts`."""
+
+def observe_locks() -> bool:
+    """Begins to measure waits for all locks there are. False when the locks of this interpreter are not understood."""
+
+def leave_locks() -> None:
+    """Ends that."""
+
+def set_contention_rates(block_rate: int, mutex_fraction: int, /) -> None:
+    """See `sampling.engine.Engine.set_wait_rates`."""
+
+def contention_totals() -> tuple[int, int, int, int]:
+    """Waits and releases recorded, those for which there was no room, and time that recording them took."""
 
 def watch(variable: ContextVar[object], /) -> None:
     """From now on samples carry the label that this variable has in the running context."""

@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterable, Sequence
 
 from profiling_middleware.labels import Labels, Resolve
-from profiling_middleware.model import Frame, Sample, Stack, Thread
+from profiling_middleware.model import Contention, Frame, Reason, Sample, Stack, Thread
 from profiling_middleware.sampling.names import ModuleNames, thread_name
-from profiling_middleware.sampling.stacks import TRUNCATED
+from profiling_middleware.stacks import TRUNCATED
 
 _SLACK_NS = 200_000
 _MOST_ENDED_PLACES = 1_000
@@ -25,10 +25,12 @@ _SPECIAL = {
 }
 
 _RUNNING = _SPECIAL[5]
+_REASONS = tuple(Reason)
 
-RawSample = tuple[int, int, int, int, int, int, Resolve | None, object]
+RawSample = tuple[int, int, int, int, int, int, int, int, int, Resolve | None, object]
 RawFrame = tuple[str | int, str | None, int, int]
-"""Both as `_native.drain()` returns them."""
+RawContention = tuple[bool, int, int, int, float, float, Resolve | None, object]
+"""All as `_native.drain()` returns them."""
 
 
 def stack_of(text: str) -> Stack:
@@ -81,7 +83,7 @@ class Accounts:
         self._frames: list[Frame] = []
         self._stacks: list[Stack] = []
         self._threads: dict[int, Thread] = {}
-        self._seen_at: dict[int, _Place] = {}
+        self._seen_at: dict[int, tuple[Stack, _Work | None, Reason]] = {}
         self._worked_at: dict[int, _Place] = {}
         self._ended_at: dict[tuple[Stack, Labels], int] = {}
         """How many threads have ended after they worked there last."""
@@ -130,6 +132,23 @@ class Accounts:
                 self._waiting.append((sample, work))
         return known
 
+    def contentions(self, raw: Iterable[RawContention]) -> list[Contention]:
+        """What was waited for locks, with the labels that are known by now."""
+        return [
+            Contention(
+                self._threads.get(key, _ENDED_THREADS),
+                self._stack(number),
+                self._stack(waiter) if is_release else None,
+                count,
+                delay_ns,
+                _labels_of(_Work(resolve, subject) if resolve is not None else None, final=True),
+            )
+            for is_release, key, number, waiter, count, delay_ns, resolve, subject in raw
+        ]
+
+    def _stack(self, number: int) -> Stack:
+        return self._stacks[number] if number != _NO_STACK else _UNREAD
+
     def forget_thread(self, key: int) -> None:
         """It has ended, and all samples of it have been taken."""
         self._threads.pop(key, None)
@@ -170,14 +189,16 @@ class Accounts:
 
     def _taken(self, raw: Iterable[RawSample]) -> Sequence[tuple[Sample, _Work | None]]:
         taken: list[tuple[Sample, _Work | None]] = []
-        for when, key, number, cpu, waited, seen, resolve, subject in raw:
+        for when, key, number, cpu, waited, seen, locks_waited, locks_seen, why, resolve, subject in raw:
             thread = self._threads.get(key, _ENDED_THREADS)
             if waited:
-                before, before_work = self._seen_at.get(key, (_UNREAD, None))
-                taken.append((Sample(when - seen, thread, before, 0, waited), before_work))
+                before, before_work, reason = self._seen_at.get(key, (_UNREAD, None, Reason.UNKNOWN))
+                stay = Sample(when - seen, thread, before, 0, waited, lock_ns=locks_waited, reason=reason)
+                taken.append((stay, before_work))
             if number == _NO_STACK and not cpu and not seen:
                 continue
             work = _Work(resolve, subject) if resolve is not None else None
+            moving = False
             if number == _NO_STACK:
                 stack = _UNREAD
                 self.not_placed_ns += cpu
@@ -186,13 +207,17 @@ class Accounts:
                 if stack.frames[0] is _RUNNING:
                     # It ran when it was looked at, and notes itself where it works.
                     stack, work = self._worked_at.get(key, (stack, None))
+                    moving = True
             if seen or not cpu:
                 # A look at the moment at which the thread was found has seen where it is, and no time of it.
-                self._seen_at[key] = stack, work
+                self._seen_at[key] = stack, work, _REASONS[why]
             if cpu:
                 self._worked_at[key] = stack, work
             # Who works for some time is there for as long.
-            taken.append((Sample(when, thread, stack, cpu, cpu + seen), work))
+            sample = Sample(
+                when, thread, stack, cpu, cpu + seen, lock_ns=locks_seen, reason=_REASONS[why], moving=moving
+            )
+            taken.append((sample, work))
         return taken
 
     def _frame(self, function: str | int, file: str | None, line: int, start_line: int) -> Frame:

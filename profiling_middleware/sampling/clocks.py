@@ -14,7 +14,9 @@ from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 
+from profiling_middleware.model import Reason
 from profiling_middleware.process import THIS_PROCESS
+from profiling_middleware.sampling.reasons import Reasons
 
 _FUTEX_CALLS = {"x86_64": b"202", "aarch64": b"98"}
 _TASKS = "/proc/self/task"
@@ -130,6 +132,9 @@ class RunStates:
 
     def __init__(self) -> None:
         self._descriptors: dict[int, int] = {}
+        self._reasons = Reasons(os.uname().machine)
+        self.reason = Reason.UNKNOWN
+        """Why the thread waits that was found waiting last."""
         self._futex = _FUTEX_CALLS.get(os.uname().machine)
         self._runtime = _interpreter_data()
         self._read = _reader_with_gil() if self._runtime is not None else None
@@ -155,6 +160,8 @@ class RunStates:
             return RunState.ABLE  # in a page fault
         # The GIL lies inside the interpreter's own data, where no lock of a program can be.
         wants_gil = fields[0] == self._futex and int(fields[1], 16) in self._runtime
+        if not wants_gil:
+            self.reason = self._reasons.of(fields)
         return RunState.ABLE if wants_gil else RunState.WAITING
 
     def forget(self, native_id: int) -> None:

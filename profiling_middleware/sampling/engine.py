@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from profiling_middleware.model import Sample
+from profiling_middleware.model import Contention, Sample
+
+DEFAULT_BLOCK_RATE_NS, DEFAULT_MUTEX_FRACTION = 10_000, 1
+"""Waits of 10 µs and more are recorded one by one, shorter ones in part; of releases all."""
 
 
 class Listener(Protocol):
@@ -16,8 +19,19 @@ class Listener(Protocol):
     def wait_looks(self) -> float:
         """How many looks a second it needs at threads that do not run; 0 when it hears of work only."""
 
+    @property
+    def hears_work(self) -> bool:
+        """Whether it wants to know where CPU time went."""
+
+    @property
+    def hears_waits(self) -> bool:
+        """Whether it wants to know why threads wait, and of waits for locks by themselves."""
+
     def receive(self, samples: Sequence[Sample]) -> None:
         """Takes what was seen since the last call. Runs on the timer's thread: it may add up, not encode."""
+
+    def receive_contentions(self, contentions: Sequence[Contention]) -> None:
+        """Likewise, if it hears waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +82,15 @@ class Engine(Protocol):
 
     def detach(self, listener: Listener) -> None:
         """Hands `listener` everything up to now, then nothing more."""
+
+    def flush(self) -> None:
+        """Hands all listeners everything up to now."""
+
+    def set_wait_rates(self, block_rate_ns: int, mutex_fraction: int) -> None:
+        """From now on waits for locks shorter than `block_rate_ns` are recorded with a probability in proportion.
+
+        Of releases that ended waits one in `mutex_fraction` is. What is recorded counts for the rest; 0 records none.
+        """
 
     def look(self) -> float:
         """Looks once, tells the listeners, and returns the seconds until the next look is due."""

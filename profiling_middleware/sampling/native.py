@@ -8,6 +8,7 @@ Where SIGPROF is not to be had the same code polls: a thread without the GIL loo
 from __future__ import annotations
 
 import _thread
+import math
 import os
 import threading
 import time
@@ -18,7 +19,12 @@ from profiling_middleware.model import Sample, Thread
 from profiling_middleware.sampling import _native
 from profiling_middleware.sampling.accounts import NATIVE_STACK, Accounts, stack_of
 from profiling_middleware.sampling.clocks import OwnCpu
-from profiling_middleware.sampling.engine import EngineReport, Listener
+from profiling_middleware.sampling.engine import (
+    DEFAULT_BLOCK_RATE_NS,
+    DEFAULT_MUTEX_FRACTION,
+    EngineReport,
+    Listener,
+)
 from profiling_middleware.sampling.governor import Governor
 from profiling_middleware.sampling.natives import NativeThreads
 
@@ -68,6 +74,8 @@ class NativeEngine:
         at_once = _SAMPLES_A_RING / (rate * (os.cpu_count() or 1))
         self._longest_drain = min(_MOST_DRAIN_SECONDS, max(_IDLE_DRAIN_SECONDS, at_once))
         self._unarmed = 0
+        self._observes_locks = False
+        self._block_rate_ns, self._mutex_fraction = DEFAULT_BLOCK_RATE_NS, DEFAULT_MUTEX_FRACTION
         self._forgot = 0.0
         self._process_ns = self._own_given_ns = self._looker_ns = 0
 
@@ -91,6 +99,8 @@ class NativeEngine:
             limits.append(
                 "/proc/self/task/TID/syscall cannot be read here: work and waits are told apart by clocks only"
             )
+        if any(listener.hears_waits for listener in self._listeners) and not self._observes_locks:
+            limits.append("the locks of this interpreter are not as they are known: only those made since are observed")
         return tuple(limits)
 
     def attach(self, listener: Listener) -> None:
@@ -99,6 +109,8 @@ class NativeEngine:
         else:
             self._begin()
         self._listeners.append(listener)
+        if listener.hears_waits:
+            self._observes_locks = _native.observe_locks()
         self._adjust()
 
     def detach(self, listener: Listener) -> None:
@@ -106,10 +118,20 @@ class NativeEngine:
             return
         self._cut()
         self._listeners.remove(listener)
+        if not any(other.hears_waits for other in self._listeners):
+            _native.leave_locks()
         if self._listeners:
             self._adjust()
         else:
             self.close()
+
+    def flush(self) -> None:
+        if self._listeners:
+            self._cut()
+
+    def set_wait_rates(self, block_rate_ns: int, mutex_fraction: int) -> None:
+        self._block_rate_ns, self._mutex_fraction = block_rate_ns, mutex_fraction
+        self._adjust_wait_rates()
 
     def look(self) -> float:
         # Who lives now gets a name, also if it could not be enlisted as it began. And this thread is known as our own:
@@ -152,6 +174,7 @@ class NativeEngine:
             _native.uninstall()
         if threading.get_native_id is _native.enlist:
             threading.get_native_id = _thread.get_native_id
+        _native.leave_locks()
         _native.clear()
         self._listeners.clear()
         self._accounts.clear()
@@ -182,13 +205,20 @@ class NativeEngine:
     def _adjust(self) -> None:
         """Sets the timers and the looks as the listeners and the governor want them."""
         stretch = self._governor.stretch
+        looks = max((listener.wait_looks for listener in self._listeners), default=0.0)
+        hears_work = any(listener.hears_work for listener in self._listeners)
+        hears_waits = any(listener.hears_waits for listener in self._listeners)
         if self._has_signal:
-            looks = max((listener.wait_looks for listener in self._listeners), default=0.0)
-            self._unarmed = _native.set_period(int(1e9 * stretch / self.rate))
-        else:
+            self._unarmed = _native.set_period(int(1e9 * stretch / self.rate) if hears_work else 0)
+        elif hears_work:
             looks = self.rate
         interval = int(1e9 * stretch / looks) if looks else 0
-        _native.look(interval, not self._has_signal, self._has_signal)
+        _native.look(interval, not self._has_signal and hears_work, hears_waits, self._has_signal)
+        self._adjust_wait_rates()
+
+    def _adjust_wait_rates(self) -> None:
+        stretch = self._governor.stretch
+        _native.set_contention_rates(int(self._block_rate_ns * stretch), math.ceil(self._mutex_fraction * stretch))
 
     def _step_back(self) -> None:
         """Somebody has taken SIGPROF: the timers would call their handler."""
@@ -201,16 +231,23 @@ class NativeEngine:
 
     def _cost_ns(self) -> int:
         counts = _counts()
-        return self._own.total_ns() + counts.handlers_ns + counts.looker_ns
+        _, _, _, contentions_ns = _native.contention_totals()
+        return self._own.total_ns() + counts.handlers_ns + counts.looker_ns + contentions_ns
 
     # -- samples ------------------------------------------------------------------------------------------------
 
     def _drain(self, *, final: bool = False) -> list[Sample]:
         accounts = self._accounts
         ended = _native.ended_threads()  # before, so that all they have left is in what comes now
-        raw, stacks, frames, begins_anew = _native.drain()
+        raw, stacks, frames, begins_anew, raw_contentions = _native.drain()
+        contentions = accounts.contentions(raw_contentions) if begins_anew else []
         accounts.learn_stacks(stacks, frames, begins_anew=begins_anew)
         accounts.learn_threads(_native.new_threads())
+        contentions = contentions or accounts.contentions(raw_contentions)
+        if contentions:
+            for listener in self._listeners:
+                if listener.hears_waits:
+                    listener.receive_contentions(contentions)
         samples = accounts.samples(raw, final=final)
         for key in ended:
             accounts.forget_thread(key)

@@ -14,7 +14,7 @@ import threading
 import time
 from types import FrameType
 
-from profiling_middleware.model import Frame, Sample, Stack, Thread
+from profiling_middleware.model import Frame, Reason, Sample, Stack, Thread
 from profiling_middleware.sampling.clocks import (
     OwnCpu,
     RunState,
@@ -23,8 +23,8 @@ from profiling_middleware.sampling.clocks import (
 )
 from profiling_middleware.sampling.engine import EngineReport, Listener
 from profiling_middleware.sampling.estimated import EstimatedClocks
-from profiling_middleware.sampling.stacks import StackTable
 from profiling_middleware.sampling.watched import WatchedThread, WatchedThreads
+from profiling_middleware.stacks import StackTable
 
 # CPU time that may go unnoticed between two looks: less than the cheapest wake-up of a thread.
 _SLACK_NS = 20_000
@@ -70,11 +70,13 @@ class PythonEngine:
     def limits(self) -> tuple[str, ...]:
         """What this engine cannot know here, for the profile's comments."""
         switch = f"{sys.getswitchinterval() * 1000:g} ms"
-        known = (
+        known: tuple[str, ...] = (
             "this engine sees a thread only where it lets go of the GIL: functions and lines are approximate",
             f"work shorter than the switch interval ({switch}) between two waits is mostly not seen running: its "
             "CPU time is exact and stands under <not seen running>",
         )
+        if any(listener.hears_waits for listener in self._listeners):
+            known = (*known, "this engine sees waits for locks by looks only, and not who made others wait")
         if not self._clocks.exact:
             return (*known, "this system has no CPU clocks for threads: the process's CPU time is shared by estimate")
         if self._states.available:
@@ -98,6 +100,13 @@ class PythonEngine:
         self._listeners.remove(listener)
         if not self._listeners:
             self.close()
+
+    def flush(self) -> None:
+        if self._listeners:
+            self._cut()
+
+    def set_wait_rates(self, block_rate_ns: int, mutex_fraction: int) -> None:
+        """It measures no lock by itself."""
 
     def look(self) -> float:
         self._observe(everything=False)
@@ -214,7 +223,8 @@ class PythonEngine:
         if self._was_running(watched, leaf):
             cpu = spent + watched.carried_ns
             watched.carried_ns = 0
-            samples.append(Sample(now, watched.thread, seen, cpu, now - watched.since_ns))
+            # What it has waited since it was seen last, it has waited somewhere else.
+            samples.append(Sample(now, watched.thread, seen, cpu, now - watched.since_ns, moving=True))
             watched.since_ns = now
         else:
             watched.carried_ns += spent
@@ -226,7 +236,9 @@ class PythonEngine:
         state = self._states.of(watched.native_id)
         if state is RunState.WAITING:
             self._stacks.seen_waiting(leaf)
+            watched.reason = self._states.reason
             return False
+        watched.reason = Reason.UNKNOWN
         # Who is about to run was either interrupted in its work, or has just been woken from a wait and not worked
         # since. The two look the same, so where threads were seen waiting, the doubtful is not taken for work.
         return state is RunState.UNKNOWN or not self._stacks.waits_at(leaf)
@@ -234,7 +246,7 @@ class PythonEngine:
     def _close_wait(self, watched: WatchedThread, until: int, samples: list[Sample]) -> None:
         waited = until - watched.since_ns
         if waited > 0:
-            samples.append(Sample(until, watched.thread, watched.stack, 0, waited))
+            samples.append(Sample(until, watched.thread, watched.stack, 0, waited, reason=watched.reason))
             watched.since_ns = until
 
     def _give_up(self, watched: WatchedThread, now: int, samples: list[Sample], before: Stack | None = None) -> None:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator
 from types import CodeType, FrameType, ModuleType
 
-from profiling_middleware.sampling.stacks import MAX_DEPTH
+from profiling_middleware.stacks import MAX_DEPTH
 
 _DEEP = 60
 

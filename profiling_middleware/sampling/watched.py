@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from types import FrameType
 
-from profiling_middleware.model import Frame, Stack, Thread
+from profiling_middleware.model import Frame, Reason, Stack, Thread
 from profiling_middleware.sampling.clocks import ThreadClocks, native_thread_ids, native_thread_name
 from profiling_middleware.sampling.estimated import EstimatedClocks
-from profiling_middleware.sampling.stacks import StackTable
+from profiling_middleware.stacks import StackTable
 
 _NATIVE_LIST_NS = 1_000_000_000
 _NATIVE_FRAME = Frame("<thread without Python>", "", 0, 0)
@@ -18,7 +18,7 @@ _NEW_FRAME = Frame("<not seen yet>", "", 0, 0)
 class WatchedThread:
     """A thread and what is known of it since the last look."""
 
-    __slots__ = ("carried_ns", "cpu_ns", "ident", "native_id", "ran_ns", "since_ns", "stack", "thread")
+    __slots__ = ("carried_ns", "cpu_ns", "ident", "native_id", "ran_ns", "reason", "since_ns", "stack", "thread")
 
     def __init__(self, ident: int | None, native_id: int, name: str, cpu_ns: int, now: int, stack: Stack) -> None:
         self.ident = ident
@@ -32,6 +32,8 @@ class WatchedThread:
         self.carried_ns = 0
         """CPU time that has no stack yet."""
         self.ran_ns = now
+        self.reason = Reason.UNKNOWN
+        """Why it waited when it was seen last."""
 
 
 class WatchedThreads:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from profiling_middleware.captures import CAPTURES, Capture
+from profiling_middleware.captures.sources import Sources
 from profiling_middleware.config import Settings
 from profiling_middleware.model import CaptureInfo, Profile
 from profiling_middleware.sampling import make_engine
@@ -136,7 +137,7 @@ class Camera:
         self.engine = engine
 
     def begin(self, kind: str) -> Capture:
-        capture = CAPTURES[kind](self.engine, 10.0)
+        capture = CAPTURES[kind](Sources(self.engine), 10.0)
         capture.begin()
         return capture
 

@@ -60,7 +60,7 @@ OF = {"cheap_step": CHEAP, "dear_step": DEAR}
 
 
 class Heard:
-    wait_looks = 0.0
+    wait_looks, hears_work, hears_waits = 0.0, True, False
 
     def __init__(self) -> None:
         self.samples: list[Sample] = []

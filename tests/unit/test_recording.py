@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from profiling_middleware.model import Frame, Sample, Stack, Thread
+from profiling_middleware.model import Frame, Reason, Sample, Stack, Thread
 from profiling_middleware.pipeline import Pipeline, Request
 from profiling_middleware.recording import (
     MAX_ON_DEMAND,
@@ -23,9 +23,11 @@ from profiling_middleware.recording import (
 )
 from profiling_middleware.sampling.engine import EngineReport, Listener
 from profiling_middleware.timer import TimerThread
+from sample_app.pprof_reader import Profile, read_pprof
 
 ON_DEMAND = Request(upload=False, own_key_only=True)
 THREAD, STACK = Thread("MainThread", 1), Stack((Frame("app.f", "a.py", 1, 1),))
+WAIT = Sample(0, THREAD, Stack((Frame("app.waits", "a.py", 2, 1),)), 0, 1_000_000, reason=Reason.SLEEP)
 
 
 class ScriptedEngine:
@@ -39,6 +41,7 @@ class ScriptedEngine:
         self.looks = 0
         self.closed = False
         self.fails_at: dict[str, Exception] = {}
+        self.wait_rates = (0, 0)
 
     def _called(self, name: str) -> None:
         self.threads.add(threading.current_thread().name)
@@ -53,11 +56,18 @@ class ScriptedEngine:
         self._called("detach")
         self.listeners.remove(listener)
 
+    def flush(self) -> None:
+        self._called("flush")
+
+    def set_wait_rates(self, block_rate_ns: int, mutex_fraction: int) -> None:
+        self._called("set_wait_rates")
+        self.wait_rates = block_rate_ns, mutex_fraction
+
     def look(self) -> float:
         self._called("look")
         self.looks += 1
         for listener in self.listeners:
-            listener.receive([Sample(self.looks, THREAD, STACK, 1_000_000, 1_000_000)])
+            listener.receive([Sample(self.looks, THREAD, STACK, 1_000_000, 1_000_000), WAIT])
         return 0.001
 
     def report(self) -> EngineReport:
@@ -385,3 +395,80 @@ def test_an_unknown_kind_fails_alone(recorder: Recorder, timer: TimerThread, dea
 
     assert isinstance(unknown.result.exception(deadline), KeyError)
     assert b"app.f" in text(cpu, deadline)
+
+
+# -- what is collected all the time -----------------------------------------------------------------------------------
+
+
+def test_what_has_been_collected_is_read_at_once_and_again_and_only_grows(
+    recorder: Recorder, engines: Engines, timer: TimerThread, deadline: float
+) -> None:
+    ask(timer, recorder.collect, deadline)
+    first = read_pprof(recorder.on_demand("block", None, ON_DEMAND).result.result(deadline).artifact.body)
+    looks = engines.made[0].looks
+    wait_for(lambda: engines.made[0].looks > looks + 5, deadline)
+    second = read_pprof(recorder.on_demand("block", None, ON_DEMAND).result.result(deadline).artifact.body)
+
+    assert [line for line in second.comments if line.startswith("collected: cumulative, since 20")]
+    assert total(second) > total(first)
+    assert {label for sample in second.samples for label in sample.labels.items()} == {
+        ("thread", "MainThread"),
+        ("wait", "sleep"),
+    }
+
+
+def test_with_a_length_it_is_what_came_meanwhile(recorder: Recorder, timer: TimerThread, deadline: float) -> None:
+    ask(timer, recorder.collect, deadline)
+    differences = [recorder.on_demand("block", 0.1, ON_DEMAND) for _ in range(2)]
+    found = [read_pprof(recording.result.result(deadline).artifact.body) for recording in differences]
+    everything = read_pprof(recorder.on_demand("block", None, ON_DEMAND).result.result(deadline).artifact.body)
+
+    for one in found:
+        assert [line for line in one.comments if line.startswith("collected: difference, since 20")]
+        assert 0 < total(one) <= total(everything)
+
+
+def test_a_window_has_all_that_was_collected_by_its_end(
+    recorder: Recorder, timer: TimerThread, deadline: float
+) -> None:
+    ask(timer, recorder.collect, deadline)
+    before = read_pprof(recorder.on_demand("block", None, ON_DEMAND).result.result(deadline).artifact.body)
+    (window,) = ask(timer, lambda: recorder.window(["block"], timer.timeline.now() + 0.1), deadline)
+
+    assert total(read_pprof(window.result.result(deadline).artifact.body)) > total(before)
+
+
+def test_an_engine_that_fails_takes_what_was_collected_with_it_and_it_begins_anew(
+    recorder: Recorder, engines: Engines, timer: TimerThread, deadline: float
+) -> None:
+    ask(timer, recorder.collect, deadline)
+    engines.made[0].fails_at["look"] = OSError("no more looks")
+    wait_for(lambda: engines.made[0].closed, deadline)
+
+    assert total(read_pprof(recorder.on_demand("block", None, ON_DEMAND).result.result(deadline).artifact.body)) >= 0
+    assert len(engines.made) == 2
+    assert len(engines.made[1].listeners) == 1
+
+
+def test_rates_are_the_engines_at_once_and_the_next_ones_too(
+    recorder: Recorder, engines: Engines, timer: TimerThread, deadline: float
+) -> None:
+    ask(timer, recorder.collect, deadline)
+    ask(timer, lambda: recorder.set_block_rate(77), deadline)
+    ask(timer, lambda: recorder.set_mutex_fraction(5), deadline)
+    assert engines.made[0].wait_rates == (77, 5)
+
+    ask(timer, recorder.close, deadline)
+    recorder.on_demand("cpu", 0.01, ON_DEMAND).result.result(deadline)
+    assert engines.made[1].wait_rates == (77, 5)
+
+
+def total(profile: Profile) -> int:
+    return sum(sample.values[-1] for sample in profile.samples)
+
+
+def wait_for(condition: Callable[[], bool], deadline: float) -> None:
+    give_up = time.monotonic() + deadline
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.001)

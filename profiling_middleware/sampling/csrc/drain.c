@@ -1,5 +1,6 @@
 #include "drain.h"
 #include "codes.h"
+#include "contention.h"
 #include "labels.h"
 #include "ring.h"
 #include "table.h"
@@ -7,8 +8,8 @@
 #define MAX_SAMPLES 16384
 
 struct sample {
-    uint64_t time_ns, cpu_ns, waited_ns, seen_ns;
-    uint32_t thread, stack;
+    uint64_t time_ns, cpu_ns, waited_ns, seen_ns, locks_waited_ns, locks_seen_ns;
+    uint32_t thread, stack, reason;
     struct label_parts label; /* strong references, or NULL */
 };
 
@@ -29,6 +30,9 @@ static void resolve(struct record *record)
                               .cpu_ns = record->cpu_ns,
                               .waited_ns = record->waited_ns,
                               .seen_ns = record->seen_ns,
+                              .locks_waited_ns = record->locks_waited_ns,
+                              .locks_seen_ns = record->locks_seen_ns,
+                              .reason = record->reason,
                               .thread = record->thread,
                               .stack = NO_STACK};
     if (record->kind != RECORD_STAY) {
@@ -65,8 +69,9 @@ static PyObject *sample_tuple(struct sample sample)
     PyObject *resolve = sample.label.resolve ? sample.label.resolve : Py_NewRef(Py_None);
     PyObject *subject = sample.label.subject ? sample.label.subject : Py_NewRef(Py_None);
     /* "N" takes the reference. */
-    return Py_BuildValue("KIlKKKNN", sample.time_ns, sample.thread, sample.stack == NO_STACK ? -1L : (long)sample.stack,
-                         sample.cpu_ns, sample.waited_ns, sample.seen_ns, resolve, subject);
+    return Py_BuildValue("KIlKKKKKINN", sample.time_ns, sample.thread, sample.stack == NO_STACK ? -1L : (long)sample.stack,
+                         sample.cpu_ns, sample.waited_ns, sample.seen_ns, sample.locks_waited_ns, sample.locks_seen_ns,
+                         sample.reason, resolve, subject);
 }
 
 static PyObject *stack_tuple(uint32_t stack)
@@ -104,11 +109,13 @@ static void begin_anew(void)
 {
     stacks_told = frames_told = 0;
     table_clear();
+    contention_new_table();
 }
 
 void drain_clear(void)
 {
     drain_ring(0);
+    contention_clear();
     while (taken < sample_count) {
         struct label_parts label = samples[taken++].label;
         Py_XDECREF(label.resolve);
@@ -120,7 +127,11 @@ void drain_clear(void)
 
 PyObject *drain_take(void)
 {
-    bool cleared = table_crowded() && taken == sample_count && stacks_told == table_stack_count();
+    /* Before the table begins anew: it has the numbers of these. */
+    PyObject *contentions = contention_take();
+    if (contentions == NULL)
+        return NULL;
+    bool cleared = table_crowded() && taken == sample_count && stacks_told == table_stack_count() && contention_taken();
     if (cleared) {
         begin_anew();
         drain_counts.clears++;
@@ -139,7 +150,8 @@ PyObject *drain_take(void)
     if (!good) {
         for (int place = 0; place < 3; place++)
             Py_XDECREF(result[place]);
+        Py_DECREF(contentions);
         return NULL;
     }
-    return Py_BuildValue("NNNN", result[0], result[1], result[2], PyBool_FromLong(cleared));
+    return Py_BuildValue("NNNNN", result[0], result[1], result[2], PyBool_FromLong(cleared), contentions);
 }

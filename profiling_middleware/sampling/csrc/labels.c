@@ -82,6 +82,18 @@ static void label_dealloc(PyObject *self)
     Py_TYPE(self)->tp_free(self);
 }
 
+static PyObject *label_labels(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct label_parts parts = ((struct label *)self)->parts;
+    return parts.resolve != NULL ? PyObject_CallOneArg(parts.resolve, parts.subject) : Py_NewRef(Py_None);
+}
+
+static PyMethodDef label_methods[] = {
+    {"labels", label_labels, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
 PyTypeObject Label_Type = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "profiling_middleware.sampling._native.Label",
@@ -92,6 +104,7 @@ PyTypeObject Label_Type = {
     .tp_dealloc = label_dealloc,
     .tp_traverse = label_traverse,
     .tp_clear = label_clear,
+    .tp_methods = label_methods,
 };
 
 /* Learns the types of nodes from a context of many variables: its root has a child for each value of five bits. */

@@ -87,9 +87,9 @@ bool looker_running(void) { return running; }
 uint64_t looker_used_ns(void) { return used_ns; }
 int looker_tid(void) { return atomic_load(&own_tid); }
 
-void looker_set(uint64_t interval_ns, bool charges)
+void looker_set(uint64_t interval_ns, bool charges, bool why)
 {
-    looks_set(interval_ns, charges, false);
+    looks_set(interval_ns, charges, why, false);
     looker_nudge();
 }
 
@@ -120,11 +120,11 @@ static void end_thread(void)
     running = false;
 }
 
-bool looker_start(uint64_t interval_ns, bool charges, bool signal)
+bool looker_start(uint64_t interval_ns, bool charges, bool why, bool signal)
 {
     pthread_mutex_lock(&life);
     has_signal = signal;
-    looks_set(interval_ns, charges, true);
+    looks_set(interval_ns, charges, why, true);
     if (pauses)
         paused = true;
     bool good = running || pauses || start_thread();
@@ -135,7 +135,7 @@ bool looker_start(uint64_t interval_ns, bool charges, bool signal)
 void looker_stop(void)
 {
     pthread_mutex_lock(&life);
-    looks_set(0, false, false); /* nobody is to be looked at */
+    looks_set(0, false, false, false); /* nobody is to be looked at */
     paused = false;
     pauses = 0;
     end_thread();

@@ -7,11 +7,11 @@
 #define LOOKER_SIGNAL 0 /* no thread's timer carries this */
 
 /* Starts the thread. It looks every `interval_ns` (jittered); 0: it only finds threads. With `charges` it also charges CPU
- * time to what it sees running. With `signal`, SIGPROF is ours and the process's CPU clock may wake it. False when the thread
+ * time to what it sees running, with `why` it asks why threads wait. With `signal`, SIGPROF is ours and the process's CPU clock may wake it. False when the thread
  * cannot be started. */
-bool looker_start(uint64_t interval_ns, bool charges, bool signal);
+bool looker_start(uint64_t interval_ns, bool charges, bool why, bool signal);
 /* Changes that while it runs. Both with threads_lock() held. */
-void looker_set(uint64_t interval_ns, bool charges);
+void looker_set(uint64_t interval_ns, bool charges, bool why);
 /* Ends the thread and waits for its end. Without the GIL, and without threads_lock(). */
 void looker_stop(void);
 /* The same before a fork, and the other way round after it if it ran before. */

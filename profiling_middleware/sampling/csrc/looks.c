@@ -1,6 +1,7 @@
 #include "looks.h"
 #include "codes.h"
 #include "kernel.h"
+#include "reason.h"
 #include "ring.h"
 #include "threads.h"
 #include "walk.h"
@@ -18,7 +19,7 @@
 #define MOST_CARRIED_LOOKS 10
 
 struct looks_counts looks_counts;
-static _Atomic bool charges_cpu;
+static _Atomic bool charges_cpu, asks_why;
 static _Atomic uint64_t interval;
 static uint64_t accounted_ns;
 static uint64_t quiet_ns; /* until when whoever was not asked for its clock has not run */
@@ -27,26 +28,29 @@ static struct thread *moved[MAX_THREADS];
 
 /* -- what a thread is doing ------------------------------------------------------------------------------------- */
 
-/* Whether it is on a processor or about to be; true as well where the system does not tell. */
-static bool is_running(struct thread *thread)
+/* The system call it waits in with its arguments, or "running"; NULL where the system does not tell. Until the next call. */
+static const char *read_call(struct thread *thread)
 {
-    char state[8] = "";
+    static char text[48];
     int file = thread->state_file;
     if (file < 0) {
         char path[64];
         snprintf(path, sizeof path, "/proc/self/task/%d/syscall", (int)thread->tid);
         file = open(path, O_RDONLY | O_CLOEXEC);
     }
-    bool read = file >= 0 && pread(file, state, sizeof state - 1, 0) > 0;
+    ssize_t size = file >= 0 ? pread(file, text, sizeof text - 1, 0) : -1;
     if (file >= 0 && thread->state_file < 0 && !threads_keep_file(thread, file))
         close(file);
-    if (!read) {
+    if (size <= 0) {
         looks_counts.unread_states++;
-        return true;
+        return NULL;
     }
-    /* "running", or the number of the system call it waits in; -1 is a page fault, which is work. */
-    return state[0] == 'r' || state[0] == '-';
+    text[size] = '\0';
+    return text;
 }
+
+/* Whether it is on a processor or about to be; true as well where the system does not tell. -1 is a page fault, which is work. */
+static bool runs(const char *call) { return call == NULL || call[0] == 'r' || call[0] == '-'; }
 
 /* Where threads have been seen waiting. One that is seen running there has most likely just been woken, by the same tick
  * as this thread, and has worked elsewhere. */
@@ -64,10 +68,20 @@ static bool waits_at(struct place leaf)
     return known->code == leaf.code && known->offset == leaf.offset;
 }
 
+/* From now on it is known where the thread was until `when`. */
+static void know(struct thread *thread, uint64_t when)
+{
+    uint64_t passed = when - thread->looked_ns, waits = threads_lock_waits(thread, when) - thread->locks_looked_ns;
+    /* Not more than that: it may have come back from its lock since. */
+    thread->locks_looked_ns += waits < passed ? waits : passed;
+    thread->looked_ns = when;
+}
+
 /* What is read together with a stack. */
 struct reading {
     uint64_t codes_freed;
     struct label_ref label;
+    enum reason reason;
 };
 
 /* How long it has not run since it was looked at. */
@@ -92,14 +106,20 @@ static bool write_record(struct thread *thread, enum record_kind kind, uint32_t 
     record->waited_ns = thread->looked_ns - thread->since_ns;
     /* At least something: so it is known to have been looked at, and not to have noted its stack itself. */
     record->seen_ns = depth ? 1 + waited_since(thread, now) : 0;
+    record->locks_waited_ns = thread->locks_looked_ns - thread->locks_since_ns;
+    record->locks_seen_ns = 0;
+    record->reason = (uint32_t)reading.reason;
     record->codes_freed = reading.codes_freed;
     record->label = reading.label;
-    ring_commit(record);
     if (depth) {
-        thread->looked_ns = now;
+        uint64_t before = thread->locks_looked_ns;
+        know(thread, now);
         thread->unlooked_ns = 0;
+        record->locks_seen_ns = thread->locks_looked_ns - before;
     }
+    ring_commit(record);
     thread->since_ns = thread->looked_ns;
+    thread->locks_since_ns = thread->locks_looked_ns;
     return true;
 }
 
@@ -124,7 +144,7 @@ static void look_at(struct thread *thread, uint64_t now)
 {
     struct reading reading = {.codes_freed = codes_freed()};
     uint64_t cpu = 0;
-    bool charges = atomic_load(&charges_cpu), ran = charges && is_running(thread);
+    bool charges = atomic_load(&charges_cpu), ran = charges && runs(read_call(thread));
     int64_t most_carried = MOST_CARRIED_LOOKS * (int64_t)atomic_load(&interval);
     thread->seen = false;
     /* Who runs notes its own stack where there are timers for that. */
@@ -142,7 +162,11 @@ static void look_at(struct thread *thread, uint64_t now)
         stack.depth = 1;
         stack.places[0] = (struct place){SPECIAL_NO_PYTHON, 0};
     }
-    ran = ran && is_running(thread);
+    bool measured = atomic_load(&thread->lock_since_ns) != 0;
+    const char *call = ran || (!measured && atomic_load(&asks_why)) ? read_call(thread) : NULL;
+    ran = ran && runs(call);
+    if (measured || call != NULL)
+        reading.reason = measured ? REASON_MEASURED : reason_of(call);
     if (charges && !ran)
         *wait_slot(stack.places[0]) = stack.places[0];
     if (ran && thread->carried_ns > 0 && (thread->carried_ns > most_carried || !waits_at(stack.places[0])))
@@ -162,7 +186,7 @@ static void look_at(struct thread *thread, uint64_t now)
 static void know_of_quiet(struct thread *thread)
 {
     if (quiet_ns > thread->looked_ns)
-        thread->looked_ns = quiet_ns;
+        know(thread, quiet_ns);
 }
 
 static void forget(struct thread *thread)
@@ -202,7 +226,7 @@ static uint64_t measure(struct thread *thread, unsigned *count, uint64_t now)
     know_of_quiet(thread);
     uint64_t ran = take_clock(thread, clock, now);
     if (ran == 0 && thread->seen) {
-        thread->looked_ns = now;
+        know(thread, now);
         return 0;
     }
     moved[(*count)++] = thread;
@@ -250,7 +274,7 @@ void looks_settle(uint64_t now)
             write_running(thread, now);
         }
         else {
-            thread->looked_ns = now;
+            know(thread, now);
             write_stay(thread);
         }
     }
@@ -267,17 +291,19 @@ static void begin(void)
     for (struct thread *thread = NULL; (thread = threads_next(thread)) != NULL;) {
         thread->seen = false;
         thread->looked_ns = thread->since_ns = now;
+        thread->locks_looked_ns = thread->locks_since_ns = threads_lock_waits(thread, now);
         thread->clock_ns = kernel_thread_cpu(thread->tid);
         thread->carried_ns = 0;
         thread->unlooked_ns = 0;
     }
 }
 
-void looks_set(uint64_t interval_ns, bool charges, bool anew)
+void looks_set(uint64_t interval_ns, bool charges, bool why, bool anew)
 {
     if (anew || (interval_ns && !looks_interval()))
         begin();
     atomic_store(&charges_cpu, charges);
+    atomic_store(&asks_why, why);
     atomic_store(&interval, interval_ns);
 }
 

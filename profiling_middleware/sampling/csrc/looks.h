@@ -9,9 +9,9 @@ struct looks_counts {
 };
 extern struct looks_counts looks_counts;
 
-/* One look is due every `interval_ns`, none when that is 0. With `charges` looks charge CPU time to what they see running.
- * `anew`: nothing is known of where the threads are. */
-void looks_set(uint64_t interval_ns, bool charges, bool anew);
+/* One look is due every `interval_ns`, none when that is 0. With `charges` looks charge CPU time to what they see running, with
+ * `why` they ask why who waits does so. `anew`: nothing is known of where the threads are. */
+void looks_set(uint64_t interval_ns, bool charges, bool why, bool anew);
 uint64_t looks_interval(void);
 /* Looks at every thread that has run since the last look. */
 void looks_look(uint64_t now_ns);

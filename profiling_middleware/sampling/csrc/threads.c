@@ -221,6 +221,55 @@ static struct thread *by_tid(pid_t tid)
     return NULL;
 }
 
+/* -- waits for locks ----------------------------------------------------------------------------------------------- */
+
+struct thread *threads_own(void)
+{
+    static _Thread_local struct thread *own;
+    static _Thread_local uint32_t own_key;
+    if (own != NULL && atomic_load_explicit(&own->live, memory_order_acquire) && own->key == own_key)
+        return own;
+    own = NULL;
+    if (threads_try_lock()) {
+        if ((own = by_tid(kernel_gettid())) != NULL)
+            own_key = own->key;
+        threads_unlock();
+    }
+    return own;
+}
+
+void threads_begin_wait(struct thread *thread, uint64_t now)
+{
+    if (thread->lock_depth++ == 0)
+        atomic_store_explicit(&thread->lock_since_ns, now, memory_order_release);
+}
+
+void threads_end_wait(struct thread *thread, uint32_t key, uint64_t now)
+{
+    if (thread->key != key || thread->lock_depth == 0 || --thread->lock_depth > 0)
+        return;
+    uint64_t since = atomic_load(&thread->lock_since_ns);
+    /* Odd while the two do not agree. */
+    atomic_fetch_add(&thread->lock_changes, 1);
+    atomic_store(&thread->lock_since_ns, 0);
+    atomic_fetch_add(&thread->locks_ns, now - since);
+    atomic_fetch_add(&thread->lock_changes, 1);
+}
+
+uint64_t threads_lock_waits(const struct thread *thread, uint64_t when)
+{
+    uint64_t since = 0, waited = 0;
+    uint32_t before = 1, after = 0;
+    /* Whoever changes them may be put aside in between, and comes back in a moment or ends with its thread. */
+    for (int attempt = 0; attempt < 100 && (before != after || (before & 1u)); attempt++) {
+        before = atomic_load(&thread->lock_changes);
+        since = atomic_load(&thread->lock_since_ns);
+        waited = atomic_load(&thread->locks_ns);
+        after = atomic_load(&thread->lock_changes);
+    }
+    return waited + (since && when > since ? when - since : 0);
+}
+
 static struct thread *free_entry(void)
 {
     for (unsigned index = 0; index < used; index++)
@@ -266,6 +315,11 @@ static void enter(uintptr_t address, const PyThreadState *state, uint64_t clock,
     thread->unlooked_ns = 0;
     thread->seen = false;
     thread->settled_ns = before;
+    atomic_store(&thread->locks_ns, 0);
+    atomic_store(&thread->lock_since_ns, 0);
+    atomic_store(&thread->lock_changes, 0);
+    thread->lock_depth = 0;
+    thread->locks_looked_ns = thread->locks_since_ns = 0;
     thread->state_file = -1;
     if (newcomer_count < MAX_THREADS)
         newcomers[newcomer_count++] = (struct newcomer){thread->key, thread->tid, thread->ident};

@@ -25,6 +25,11 @@ struct thread {
      * handed out, when it was found running last, what it has run since it was looked at, and CPU time without a stack. */
     uint64_t clock_ns, looked_ns, since_ns, ran_ns, unlooked_ns;
     int64_t carried_ns;
+    /* Waits for locks that it measures itself: of those that are over, and since when the present one is. */
+    _Atomic uint64_t locks_ns, lock_since_ns;
+    _Atomic uint32_t lock_changes;
+    uint32_t lock_depth; /* of waits within waits: signal handlers run in them */
+    uint64_t locks_looked_ns, locks_since_ns; /* as looked_ns and since_ns: what of these waits was before */
     bool seen;
     int state_file; /* tells whether it is running; -1 when it is not open */
 };
@@ -33,10 +38,18 @@ struct thread {
 bool threads_init(PyInterpreterState *interpreter);
 PyInterpreterState *threads_interpreter(void);
 
-/* All that follows is for one caller at a time: with threads_lock(). Handlers only use the last two. */
+/* What follows is for one caller at a time, if nothing else is said: with threads_lock(). Handlers only use the last two. */
 void threads_lock(void);
 bool threads_try_lock(void);
 void threads_unlock(void);
+
+/* The calling thread's; NULL when it is not known. With the GIL, and without the lock. */
+struct thread *threads_own(void);
+/* It begins, or has ended, a wait for a lock that is measured as such; `key` is its own, in case that it has been forgotten since. */
+void threads_begin_wait(struct thread *thread, uint64_t now_ns);
+void threads_end_wait(struct thread *thread, uint32_t key, uint64_t now_ns);
+/* How long it has waited for locks up to `when_ns`, which is not before its last look. */
+uint64_t threads_lock_waits(const struct thread *thread, uint64_t when_ns);
 
 /* Finds threads that have come since the last time; each gets its timer if sampling is on. True when there may be more. */
 void threads_discover(uint64_t now_ns);

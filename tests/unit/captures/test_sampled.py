@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from profiling_middleware.captures import CAPTURES
 from profiling_middleware.captures.sampled import StackSums
+from profiling_middleware.captures.sources import Sources
 from profiling_middleware.model import CaptureInfo, Frame, Label, Profile, Sample, Stack, Thread, ValueType
 from profiling_middleware.sampling.engine import EngineReport, Listener
 
@@ -65,7 +66,7 @@ def engine() -> ScriptedEngine:
 
 
 def record(engine: ScriptedEngine, info: CaptureInfo, *samples: Sample) -> Profile:
-    capture = CAPTURES[info.kind](engine, 10.0)
+    capture = CAPTURES[info.kind](Sources(engine), 10.0)
     capture.begin()
     engine.see(*samples)
     return capture.end(info)
@@ -186,7 +187,7 @@ def test_a_wall_capture_adds_up_the_time_that_passed(engine: ScriptedEngine, mak
 
 
 def test_several_captures_hear_the_same_and_each_its_own_part(engine: ScriptedEngine, make_info: MakeInfo) -> None:
-    first, second = CAPTURES["cpu"](engine, 10.0), CAPTURES["cpu"](engine, 10.0)
+    first, second = CAPTURES["cpu"](Sources(engine), 10.0), CAPTURES["cpu"](Sources(engine), 10.0)
     first.begin()
     engine.see(sample(cpu=1))
     second.begin()
@@ -201,7 +202,7 @@ def test_several_captures_hear_the_same_and_each_its_own_part(engine: ScriptedEn
 
 @pytest.mark.parametrize("end", ["end", "cancel"])
 def test_a_capture_that_is_over_listens_no_more(engine: ScriptedEngine, make_info: MakeInfo, end: str) -> None:
-    capture = CAPTURES["cpu"](engine, 10.0)
+    capture = CAPTURES["cpu"](Sources(engine), 10.0)
     capture.begin()
 
     capture.cancel() if end == "cancel" else capture.end(make_info())
@@ -249,7 +250,7 @@ def test_the_comments_say_what_the_capture_cost(
     readings = iter([0, 2_000_000_000])
     monkeypatch.setattr(time, "monotonic_ns", lambda: next(readings))
     engine.now = EngineReport(looks=1000, cpu_ns=500_000_000)
-    capture = CAPTURES["cpu"](engine, 10.0)
+    capture = CAPTURES["cpu"](Sources(engine), 10.0)
     capture.begin()
     engine.now = EngineReport(looks=1190, cpu_ns=520_000_000)
 
@@ -262,7 +263,7 @@ def test_the_comments_say_what_the_capture_cost(
 
 def test_the_comments_count_what_was_lost_during_the_capture(engine: ScriptedEngine, make_info: MakeInfo) -> None:
     engine.now = EngineReport(looks=9, lost_stacks=100, not_placed_ns=100_000_000, table_clears=10)
-    capture = CAPTURES["cpu"](engine, 10.0)
+    capture = CAPTURES["cpu"](Sources(engine), 10.0)
     capture.begin()
     engine.now = EngineReport(looks=19, lost_stacks=103, not_placed_ns=102_500_000, table_clears=12)
 
@@ -304,11 +305,11 @@ def test_a_capture_of_a_moment_has_comments_too(
 def test_who_waits_is_looked_at_the_oftener_the_shorter_the_capture(
     engine: ScriptedEngine, seconds: float, looks: float
 ) -> None:
-    CAPTURES["cpu"](engine, seconds).begin()
-    CAPTURES["wall"](engine, seconds).begin()
+    CAPTURES["cpu"](Sources(engine), seconds).begin()
+    CAPTURES["wall"](Sources(engine), seconds).begin()
 
     assert [listener.wait_looks for listener in engine.listeners] == [0.0, looks]
 
 
 def test_the_kinds_are_those_of_the_table() -> None:
-    assert sorted(CAPTURES) == ["cpu", "wall"]
+    assert sorted(CAPTURES) == ["block", "cpu", "mutex", "wall"]

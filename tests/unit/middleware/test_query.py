@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from profiling_middleware.middleware.query import CaptureQuery, QueryError, parse_capture_query
 
 
-def parse(query: str, *, default_seconds: float = 30.0, max_seconds: float = 300) -> CaptureQuery:
-    return parse_capture_query(query, default_seconds=default_seconds, max_seconds=max_seconds)
+def parse(query: str, *, max_seconds: float = 300) -> CaptureQuery:
+    return parse_capture_query(query, max_seconds=max_seconds)
 
 
 def refusal(query: str) -> str:
@@ -19,8 +19,8 @@ def refusal(query: str) -> str:
     return str(refused.value)
 
 
-def test_nothing_asked_for_is_30_seconds_of_pprof_that_is_uploaded_and_waited_for() -> None:
-    assert parse("") == CaptureQuery(seconds=30.0, view=None, upload=True, wait=True)
+def test_nothing_asked_for_is_pprof_that_is_uploaded_and_waited_for() -> None:
+    assert parse("") == CaptureQuery(seconds=None, view=None, upload=True, wait=True)
 
 
 @pytest.mark.parametrize(
@@ -29,14 +29,6 @@ def test_nothing_asked_for_is_30_seconds_of_pprof_that_is_uploaded_and_waited_fo
 )
 def test_seconds_say_how_long(query: str, seconds: float) -> None:
     assert parse(query).seconds == seconds
-
-
-def test_the_default_is_what_the_kind_says() -> None:
-    assert parse("", default_seconds=5.0).seconds == 5.0
-
-
-def test_the_default_is_never_longer_than_what_is_allowed() -> None:
-    assert parse("", max_seconds=10).seconds == 10
 
 
 @pytest.mark.parametrize(
@@ -138,4 +130,4 @@ def test_any_query_is_read_or_refused(query: str) -> None:
     except QueryError as refused:
         assert str(refused)  # noqa: PT017 - either outcome is right
     else:
-        assert 0 < parsed.seconds <= 300
+        assert parsed.seconds is None or 0 < parsed.seconds <= 300

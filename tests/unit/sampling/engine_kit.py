@@ -18,7 +18,11 @@ class Heard:
 
     def __init__(self, *, wants_waits: bool = False) -> None:
         self.wait_looks = 20.0 if wants_waits else 0.0
+        self.hears_work, self.hears_waits = True, False
         self.samples: list[Sample] = []
+
+    def receive_contentions(self, contentions: object) -> None:
+        """None are asked for."""
 
     def receive(self, samples: Sequence[Sample]) -> None:
         self.samples += samples

@@ -45,7 +45,7 @@ def worked(
     accounts: Accounts, request: object, *, ask: Callable[..., object] = resolve, age_ns: int = 0
 ) -> list[Sample]:
     """Ten milliseconds of work for a request; the samples that come of it."""
-    raw = (time.monotonic_ns() - age_ns, KEY, STACK, 10 * MS, 0, 0, ask, request)
+    raw = (time.monotonic_ns() - age_ns, KEY, STACK, 10 * MS, 0, 0, 0, 0, 0, ask, request)
     return accounts.samples([raw], final=False)  # type: ignore[list-item]
 
 
@@ -78,7 +78,7 @@ def test_a_request_is_not_kept_once_its_labels_are_known(accounts: Accounts, rou
     request = Request()
     request.routed = routed
     kept = weakref.ref(request)
-    raw = (time.monotonic_ns(), KEY, STACK, 10 * MS, 0, 5 * MS, resolve, request)
+    raw = (time.monotonic_ns(), KEY, STACK, 10 * MS, 0, 5 * MS, 0, 0, 0, resolve, request)
     accounts.samples([raw], final=True)  # type: ignore[list-item]
     del request, raw
 
@@ -126,7 +126,7 @@ def spent(samples: list[Sample]) -> list[tuple[str, int, int]]:
 
 def seen(cpu: int = 0, waited_before: int = 0, waited: int = 0, *, stack: int) -> tuple[object, ...]:
     """What the extension says of this thread; milliseconds."""
-    return time.monotonic_ns(), KEY, stack, cpu * MS, waited_before * MS, waited * MS, None, None
+    return time.monotonic_ns(), KEY, stack, cpu * MS, waited_before * MS, waited * MS, 0, 0, 0, None, None
 
 
 def test_who_works_is_there_for_as_long(accounts: Accounts) -> None:

@@ -18,7 +18,7 @@ import pytest
 from engine_kit import DEADLINE, Heard, Worker, burn, look_until
 
 from profiling_middleware.sampling.engine import Engine
-from profiling_middleware.sampling.stacks import MAX_DEPTH
+from profiling_middleware.stacks import MAX_DEPTH
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the native engine is Linux's")
 
@@ -339,8 +339,9 @@ def test_a_thread_of_c_that_calls_python_is_seen_in_it(native_engine: Engine) ->
 class ComingBack:
     """A thread of the C library's that does one work after the other, each in a thread state of its own.
 
-    It waits in C before each, and at last until it is joined, and has no state then. What brings it there are the destructors of its thread-specific
-    data, which the C library calls in the order of their keys when its main function is over: `sem_wait`, then Python.
+    It waits in C before each, and at last until it is joined, and has no state then. What brings it there are the
+    destructors of its thread-specific data, which the C library calls in the order of their keys when its main function
+    is over: `sem_wait`, then Python.
     """
 
     _WORK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from profiling_middleware.sampling import selftest
-from profiling_middleware.sampling.stacks import MAX_DEPTH
+from profiling_middleware.stacks import MAX_DEPTH
 
 Seen = list[tuple[CodeType | int, int]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import CodeType, FrameType
 
 from profiling_middleware.model import Frame, Stack
@@ -49,6 +50,20 @@ class StackTable:
         self._by_frames: dict[tuple[Frame, ...], Stack] = {}
         self._waits: set[tuple[int, int]] = set()
         self.clears = 0
+
+    def of(self, frames: Sequence[FrameType]) -> Stack:
+        """The stack of these frames, leaf first; they do not run."""
+        position: list[int] = []
+        for frame in frames:
+            code = id(frame.f_code)
+            if code not in self._codes:
+                self._codes[code] = _Code(frame)
+            position += (code, frame.f_lasti)
+        key = tuple(position)
+        stack = self._by_position.get(key)
+        if stack is None:
+            stack = self._by_position[key] = self._resolve(position, truncated=False)
+        return stack
 
     def take(self, leaf: FrameType) -> Stack | None:
         """The stack of a thread, None when it went on while it was read (the GIL may change hands meanwhile)."""
@@ -100,9 +115,14 @@ class StackTable:
 
     def make_room(self) -> None:
         """Begins anew when full. Between looks only: `take` relies on the codes it has put in."""
-        if max(len(self._by_position), len(self._by_frames), len(self._codes)) > self._limit:
+        if self.is_full:
             self.clear()
             self.clears += 1
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it should begin anew."""
+        return max(len(self._by_position), len(self._by_frames), len(self._codes)) > self._limit
 
     def clear(self) -> None:
         self._codes.clear()

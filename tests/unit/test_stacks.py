@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiling_middleware.model import Frame, Stack
-from profiling_middleware.sampling.stacks import MAX_DEPTH, NOT_SEEN_RUNNING, TRUNCATED, StackTable
+from profiling_middleware.stacks import MAX_DEPTH, NOT_SEEN_RUNNING, TRUNCATED, StackTable
 
 MODULE = __name__
 

@@ -1,0 +1,137 @@
+"""What was waited for, and who made others wait: summed for as long as it is collected, read as often as wanted."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from profiling_middleware.captures.waits import wait_kind, waiting_function
+from profiling_middleware.model import Contention, Frame, Label, ProfileSample, Reason, Sample, Stack, Thread
+from profiling_middleware.sampling.engine import EngineReport
+from profiling_middleware.threads import OWN_THREADS
+
+MAX_STACKS = 20_000
+_OTHER_STACKS = (Frame("<other stacks>", "", 0, 0),)
+_NOT_SEEN_WAITING = Stack((Frame("<not seen waiting>", "", 0, 0),))
+_MOST_CARRIED = 1_000
+# `threading` numbers the threads that nobody has named: a service that starts one a request has new names for ever.
+_UNNAMED = re.compile(r"^Thread-\d+")
+
+_Key = tuple[tuple[Frame, ...], tuple[Label, ...]]
+Sums = Mapping[_Key, tuple[float, float]]
+"""By frames and labels: contentions, and their delay in nanoseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What had been collected at one moment, since `began_ns` (UTC, nanoseconds since 1970)."""
+
+    began_ns: int
+    lasted_ns: int
+    block: Sums
+    mutex: Sums
+    overflowed: int
+    """Contentions that stand under <other stacks>."""
+
+
+class ContentionSums:
+    """Contentions and delay by stack and labels, for a bounded number of them."""
+
+    def __init__(self, limit: int = MAX_STACKS) -> None:
+        self._limit = limit
+        self._sums: dict[_Key, list[float]] = {}
+        self.overflowed = 0
+
+    def add(self, stack: Stack, labels: tuple[Label, ...], count: float, delay_ns: float) -> None:
+        key = stack.frames, labels
+        entry = self._sums.get(key)
+        if entry is None:
+            if len(self._sums) >= self._limit:
+                self.overflowed += 1
+                key = _OTHER_STACKS, ()
+            entry = self._sums.setdefault(key, [0.0, 0.0])
+        entry[0] += count
+        entry[1] += delay_ns
+
+    def copy(self) -> Sums:
+        return {key: (count, delay) for key, (count, delay) in self._sums.items()}
+
+
+class Collector:
+    """A listener of the engine. All calls come from the timer's thread, so what is read is whole."""
+
+    hears_work, hears_waits = False, True
+
+    def __init__(self, wait_looks: float, began: EngineReport) -> None:
+        """`wait_looks` a second at threads that wait for something else than a lock: those are measured one by one.
+
+        `began` is what the engine had done before.
+        """
+        self.wait_looks = wait_looks
+        self.began = began
+        self._block = ContentionSums()
+        self._mutex = ContentionSums()
+        self._began_ns, self._began = time.time_ns(), time.monotonic_ns()
+        self._carried: dict[Thread, int] = {}
+        """Waits between two pieces of work, of threads that have not been seen waiting since."""
+
+    def collected(self) -> Collected:
+        """What there is up to now, if the engine has just been flushed."""
+        overflowed = self._block.overflowed + self._mutex.overflowed
+        lasted_ns = time.monotonic_ns() - self._began
+        return Collected(self._began_ns, lasted_ns, self._block.copy(), self._mutex.copy(), overflowed)
+
+    def receive(self, samples: Sequence[Sample]) -> None:
+        """Takes what threads waited for besides locks that tell of themselves."""
+        for sample in samples:
+            waited = sample.wall_ns - sample.cpu_ns - sample.lock_ns
+            if waited <= 0 or _is_own(sample.thread):
+                continue
+            if sample.moving or sample.reason is Reason.MEASURED:
+                # Not here: it is at work, or this lock tells itself how long it is waited for. Where it has waited is
+                # likely where it will be seen waiting next.
+                self._carry(sample.thread, waited)
+                continue
+            waited += self._carried.pop(sample.thread, 0)
+            labels = Label("wait", wait_kind(sample.reason, sample.stack)), *_thread_label(sample.thread)
+            self._block.add(sample.stack, labels + sample.labels, 1, waited)
+
+    def _carry(self, thread: Thread, waited: int) -> None:
+        self._carried[thread] = self._carried.get(thread, 0) + waited
+        if len(self._carried) > _MOST_CARRIED:
+            # Of threads that have ended, most likely: the oldest goes where it can be seen.
+            thread = next(iter(self._carried))
+            labels = Label("wait", "other"), *_thread_label(thread)
+            self._block.add(_NOT_SEEN_WAITING, labels, 1, self._carried.pop(thread))
+
+    def receive_contentions(self, contentions: Sequence[Contention]) -> None:
+        """Takes waits for locks, and the releases that ended them."""
+        for thread, stack, waiter, count, delay_ns, labels, reason in contentions:
+            if _is_own(thread):
+                continue
+            where = waiter if waiter is not None else stack
+            kind = Label("wait", wait_kind(reason, where))
+            if waiter is None:
+                self._block.add(stack, (kind, *_thread_label(thread), *labels), count, delay_ns)
+            else:
+                by = Label("waiter", waiting_function(waiter))
+                self._mutex.add(stack, (kind, by, *_thread_label(thread), *labels), count, delay_ns)
+
+
+def profile_samples(sums: Sums) -> list[ProfileSample]:
+    """One sample a stack and labels: (contentions, nanoseconds)."""
+    stacks: dict[tuple[Frame, ...], Stack] = {}
+    return [
+        ProfileSample(stacks.setdefault(frames, Stack(frames)), labels, (max(1, round(count)), round(delay)))
+        for (frames, labels), (count, delay) in sums.items()
+    ]
+
+
+def _is_own(thread: Thread) -> bool:
+    return thread.name.startswith(OWN_THREADS)
+
+
+def _thread_label(thread: Thread) -> tuple[Label]:
+    return (Label("thread", _UNNAMED.sub("Thread-N", thread.name)),)

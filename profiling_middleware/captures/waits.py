@@ -1,0 +1,88 @@
+"""What a wait is called: the `wait` label of block and mutex profiles."""
+
+from __future__ import annotations
+
+from profiling_middleware.model import Frame, Reason, Stack
+
+_BY_REASON = {
+    Reason.LOCK: "lock",
+    Reason.GIL: "gil",
+    Reason.NETWORK: "network",
+    Reason.POLL: "network",
+    Reason.EVENTS: "idle",
+    Reason.ACCEPT: "idle",
+    Reason.SLEEP: "sleep",
+    Reason.FILE: "file",
+    Reason.CHILD: "subprocess",
+    Reason.AWAIT: "await",
+    Reason.EVENT_LOOP: "event-loop",
+}
+# A worker of these that waits for work is where it is for good: by function, or, with a dot at the end, by module.
+_WORKERS = frozenset(
+    {
+        "concurrent.futures.thread._worker",
+        "concurrent.futures.process._process_worker",
+        "concurrent.futures.process._ExecutorManagerThread.wait_result_broken_or_wakeup",
+        "anyio._backends._asyncio.WorkerThread.run",
+        "asgiref.current_thread_executor.CurrentThreadExecutor.run_until_future",
+        "logging.handlers.QueueListener._monitor",
+        "multiprocessing.pool.worker",
+        "multiprocessing.pool.Pool._handle_workers",
+        "multiprocessing.pool.Pool._handle_tasks",
+        "multiprocessing.pool.Pool._handle_results",
+        "multiprocessing.resource_tracker.main",
+        "multiprocessing.queues.Queue._feed",
+        "queue.Queue.join",
+        "sched.scheduler.run",
+        "socketserver.BaseServer.serve_forever",
+        "threading.Timer.run",
+        "threading._shutdown",
+        "asyncio.base_events.BaseEventLoop._run_once",
+        "wsgiref.simple_server.WSGIServer.serve_forever",
+        "gunicorn.arbiter.Arbiter.sleep",
+        "gunicorn.workers.sync.SyncWorker.wait",
+        "gunicorn.workers.gthread.ThreadWorker.run",
+        "gunicorn.workers.base_async.AsyncWorker.run",
+        "waitress.task.ThreadedTaskDispatcher.handler_thread",
+        # for the end of a connection, while a response is streamed
+        "uvicorn.protocols.http.h11_impl.RequestResponseCycle.receive",
+        "uvicorn.protocols.http.httptools_impl.RequestResponseCycle.receive",
+    }
+)
+# Tasks of servers that only wait for the next event.
+_SERVERS = (
+    "uvicorn.server.",
+    "uvicorn.lifespan.",
+    "uvicorn.main.",
+    "hypercorn.asyncio.run.",
+    "hypercorn.asyncio.lifespan.",
+)
+_SUBPROCESS = ("subprocess.", "multiprocessing.popen_")
+_WAITING = ("threading.Condition.", "threading.Event.", "threading.Semaphore.", "queue.", "selectors.", "socket.")
+_DEEPEST_WORKER = 4
+
+
+def wait_kind(reason: Reason, stack: Stack) -> str:
+    """lock, network, sleep, file, subprocess, gil, idle or other.
+
+    The system call tells what for; the functions above it whether that is a process, or only work to come.
+    """
+    frames = stack.frames
+    if reason in (Reason.GIL, Reason.EVENT_LOOP):
+        return _BY_REASON[reason]
+    if reason is Reason.AWAIT:
+        return "idle" if frames[-1].function.startswith(_SERVERS) else "await"
+    if any(frame.function in _WORKERS for frame in frames[:_DEEPEST_WORKER]):
+        return "idle"
+    if any(frame.function.startswith(_SUBPROCESS) for frame in frames[:_DEEPEST_WORKER]):
+        return "subprocess"
+    return _BY_REASON.get(reason, "other")
+
+
+def waiting_function(stack: Stack) -> str:
+    """Who waits: the function nearest to the leaf that is not part of how one waits."""
+    frames: tuple[Frame, ...] = stack.frames
+    for frame in frames:
+        if not frame.function.startswith(_WAITING):
+            return frame.function
+    return frames[0].function if frames else ""

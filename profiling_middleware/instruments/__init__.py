@@ -1,0 +1,37 @@
+"""What tells of waits besides the sampling engine: asyncio's locks, its tasks, and loops that are kept from serving."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from profiling_middleware.model import Contention
+
+
+class WaitListener(Protocol):
+    """Whoever sums waits."""
+
+    def receive_contentions(self, contentions: Sequence[Contention]) -> None:
+        """Takes what was waited for since the last call. Runs on the timer's thread."""
+
+
+class Instrument(Protocol):
+    """Measures while somebody listens. All calls come from the timer's thread."""
+
+    def attach(self, listener: WaitListener) -> None:
+        """From now on `listener` receives what happens, and nothing from before."""
+
+    def detach(self, listener: WaitListener) -> None:
+        """Hands `listener` everything up to now, then nothing more."""
+
+    def flush(self) -> None:
+        """Hands all listeners everything up to now."""
+
+    def look(self) -> float:
+        """Does what has its time, and returns the seconds until the next time."""
+
+    def set_wait_rates(self, block_rate_ns: int, mutex_fraction: int) -> None:
+        """As `sampling.engine.Engine.set_wait_rates`."""
+
+    def close(self) -> None:
+        """Lets go of everything, patches too; in a forked child, too."""

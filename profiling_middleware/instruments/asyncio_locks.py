@@ -1,0 +1,201 @@
+"""Waits for asyncio's locks, measured where they happen: their methods are replaced while somebody listens.
+
+An operation that need not wait goes straight to the original. Whoever waits is measured inside its own task, so a wait
+that is cancelled or times out counts for as long as it lasted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import random
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from profiling_middleware.instruments import WaitListener
+from profiling_middleware.instruments.chains import parents, running_frames, suspended_frames
+from profiling_middleware.instruments.operations import Ending, Operation, endings, operations
+from profiling_middleware.instruments.waiting import WaitTable
+from profiling_middleware.labels import CURRENT, labels_of
+from profiling_middleware.model import Contention, Stack, Thread
+from profiling_middleware.stacks import StackTable
+
+# What waits this short did not wait: the original only went round once more.
+_LEAST_WAIT_NS = 20_000
+_MOST_EVENTS = 50_000
+_LOOK_SECONDS = 1.0
+
+Wait = Callable[..., Coroutine[Any, Any, Any]]
+
+
+class AsyncioLocks:
+    """See `instruments.Instrument`."""
+
+    def __init__(self) -> None:
+        self._listeners: list[WaitListener] = []
+        self._replaced: list[tuple[type, str, Any, Any]] = []
+        self._table = WaitTable()
+        self._nested: dict[object, int] = {}
+        """By task that waits for a condition: what it has waited meanwhile for the condition's lock."""
+        self._stacks = StackTable()
+        self._random = random.Random()
+        self._block_rate_ns, self._mutex_fraction = 1, 1
+        self._events: deque[tuple[Contention, object]] = deque()
+        self.dropped = 0
+
+    def attach(self, listener: WaitListener) -> None:
+        if self._listeners:
+            self.flush()
+        else:
+            self._replace()
+        self._listeners.append(listener)
+
+    def detach(self, listener: WaitListener) -> None:
+        if listener in self._listeners:
+            self.flush()
+            self._listeners.remove(listener)
+            if not self._listeners:
+                self._put_back()
+
+    def flush(self) -> None:
+        # Loops go on adding: what comes from now on is for the next time.
+        events = [self._events.popleft() for _ in range(len(self._events))]
+        contentions = [event._replace(labels=event.labels + labels_of(work)) for event, work in events]
+        if contentions:
+            for listener in self._listeners:
+                listener.receive_contentions(contentions)
+
+    def look(self) -> float:
+        self.flush()
+        if self._listeners:
+            self._replace()
+        if self._stacks.is_full:
+            self._stacks = StackTable()  # a loop that uses the old one at this moment goes on with it
+        return _LOOK_SECONDS
+
+    def set_wait_rates(self, block_rate_ns: int, mutex_fraction: int) -> None:
+        self._block_rate_ns, self._mutex_fraction = block_rate_ns, mutex_fraction
+
+    def close(self) -> None:
+        self._listeners.clear()
+        self._put_back()
+        self._events.clear()
+
+    # -- what happens in the loops' threads ----------------------------------------------------------------------
+
+    async def _measured(self, operation: Operation, original: Wait, subject: Any, arguments: tuple[Any, ...]) -> Any:
+        key, task = (id(subject), operation.key), asyncio.current_task()
+        began = time.monotonic_ns()
+        self._table.begin(key, self._waiter(sys._getframe(1)), began)
+        outer = self._nested.get(task)
+        self._nested[task] = 0
+        try:
+            return await original(subject, *arguments)
+        finally:
+            now = time.monotonic_ns()
+            inner = self._nested.pop(task, 0)
+            late = self._table.end(key, began, now, elsewhere=inner)
+            if outer is not None:
+                self._nested[task] = outer + now - began
+            if late is not None:
+                self._note(late, None)
+            waited = now - began - inner
+            if waited >= _LEAST_WAIT_NS:
+                self._note_wait(waited, sys._getframe(1), task)
+
+    def _note_wait(self, waited: int, frame: Any, task: asyncio.Task[Any] | None) -> None:
+        rate = self._block_rate_ns
+        if rate == 0 or (waited < rate and self._random.random() * rate >= waited):
+            return
+        frames = running_frames(frame)
+        for parent in parents(task) if task is not None else ():
+            frames += suspended_frames(parent)
+        count, delay = (rate / waited, float(rate)) if waited < rate else (1.0, float(waited))
+        self._note(Contention(_this_thread(), self._stacks.of(frames), None, count, delay), CURRENT.get(None))
+
+    def _note_release(self, subject: Any, keys: tuple[str, ...]) -> None:
+        for name in keys:
+            key = id(subject), name
+            if key not in self._table:
+                continue
+            waited, waiter = self._table.take(key, time.monotonic_ns())
+            fraction = self._mutex_fraction
+            if waiter is None or not waited or fraction == 0 or self._random.random() * fraction >= 1:
+                continue
+            stack = self._stacks.take(sys._getframe(2)) or self._stacks.of(())
+            release = Contention(_this_thread(), stack, waiter, float(fraction), float(fraction * waited))
+            self._note(release, CURRENT.get(None))
+            self._table.released(key, release)
+
+    def _waiter(self, frame: Any) -> Stack:
+        return self._stacks.of(running_frames(frame)[:1])
+
+    def _note(self, contention: Contention, work: object) -> None:
+        if len(self._events) < _MOST_EVENTS:
+            self._events.append((contention, work))
+        else:
+            self.dropped += 1
+
+    # -- the methods ---------------------------------------------------------------------------------------------
+
+    def _replace(self) -> None:
+        """Replaces what is not replaced yet: anyio may have been loaded since."""
+        done = {(owner, name) for owner, name, _, _ in self._replaced}
+        for operation in operations():
+            if (operation.owner, operation.name) not in done:
+                self._put(operation.owner, operation.name, self._waiting_method(operation))
+        for ending in endings():
+            if (ending.owner, ending.name) not in done:
+                self._put(ending.owner, ending.name, self._ending_method(ending))
+
+    def _put(self, owner: type, name: str, replacement: Any) -> None:
+        self._replaced.append((owner, name, owner.__dict__[name], replacement))
+        setattr(owner, name, replacement)
+
+    def _put_back(self) -> None:
+        while self._replaced:
+            owner, name, original, replacement = self._replaced.pop()
+            # Who has put another method there meanwhile calls ours, and ours the original.
+            if owner.__dict__.get(name) is replacement:
+                setattr(owner, name, original)
+
+    def _waiting_method(self, operation: Operation) -> Any:
+        original: Wait = operation.owner.__dict__[operation.name]
+        waits = operation.waits
+
+        @functools.wraps(original)
+        def method(subject: Any, /, *arguments: Any) -> Coroutine[Any, Any, Any]:
+            if not self._listeners or not waits(subject):
+                return original(subject, *arguments)
+            return self._measured(operation, original, subject, arguments)
+
+        return _marked_as_coroutine_function(method)
+
+    def _ending_method(self, ending: Ending) -> Any:
+        original: Callable[..., Any] = ending.owner.__dict__[ending.name]
+        table, keys = self._table, ending.keys
+
+        @functools.wraps(original)
+        def method(subject: Any, /, *arguments: Any, **named: Any) -> Any:
+            if table:
+                self._note_release(subject, keys)
+            return original(subject, *arguments, **named)
+
+        return method
+
+
+def _marked_as_coroutine_function(method: Any) -> Any:
+    """As `async def` would be: frameworks ask."""
+    if sys.version_info >= (3, 12):
+        return inspect.markcoroutinefunction(method)
+    method._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
+    return method
+
+
+def _this_thread() -> Thread:
+    return Thread(threading.current_thread().name, threading.get_native_id())

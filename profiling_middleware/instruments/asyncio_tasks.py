@@ -1,0 +1,201 @@
+"""Where asyncio's tasks wait: a bounded random sample of them at each look, scaled to all.
+
+Also who keeps a loop from serving anyone: at each look every loop is asked to answer, and one that has not done so a
+moment later is held up by whatever runs in its thread then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from profiling_middleware.instruments import WaitListener
+from profiling_middleware.instruments.chains import parents, suspended_frames
+from profiling_middleware.model import Contention, Reason, Thread
+from profiling_middleware.stacks import StackTable
+
+# 32 of 10,000 tasks are walked in a third of a millisecond; in half a minute they say 0.5 within 0.007.
+_TASKS_A_LOOK = 32
+_MOST_PASSED = 50_000
+_LOOK_SECONDS = 0.2
+# A loop that answers later than this is held up.
+_PATIENCE_SECONDS = 0.03
+_LONGEST_ELAPSED_NS = 1_000_000_000
+
+
+@dataclass(slots=True)
+class _Loop:
+    """A loop that was seen, and the question it has not answered yet."""
+
+    loop: weakref.ref[asyncio.AbstractEventLoop]
+    ident: int = 0
+    """Of the thread it runs in; 0 until it has answered once."""
+    asked_ns: int = 0
+    answered: bool = True
+
+    def answer(self) -> None:
+        self.ident = threading.get_ident()
+        self.answered = True
+
+
+class AsyncioTasks:
+    """See `instruments.Instrument`."""
+
+    def __init__(self, *, measured: frozenset[str]) -> None:
+        """`measured` are functions whose waits are told by somebody else already."""
+        self._measured = measured
+        self._listeners: list[WaitListener] = []
+        self._loops: dict[int, _Loop] = {}
+        self._stacks = StackTable()
+        self._random = random.Random()
+        self._looked_ns = 0
+        self._asks = False
+        self.cost_ns = 0
+
+    def attach(self, listener: WaitListener) -> None:
+        if not self._listeners:
+            self._looked_ns = time.monotonic_ns()
+            self._asks = False
+        self._listeners.append(listener)
+
+    def detach(self, listener: WaitListener) -> None:
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+
+    def flush(self) -> None:
+        """Nothing is pending: looks tell at once."""
+
+    def set_wait_rates(self, block_rate_ns: int, mutex_fraction: int) -> None:
+        """Its looks are what is recorded."""
+
+    def close(self) -> None:
+        self._listeners.clear()
+        self._loops.clear()
+        self._stacks.clear()
+
+    def look(self) -> float:
+        asyncio_loaded = "asyncio.tasks" in sys.modules
+        if not self._listeners or not asyncio_loaded:
+            return _LOOK_SECONDS
+        began = time.thread_time_ns()
+        if self._asks:
+            found, pause = self._who_holds_up(), self._jittered()
+        else:
+            found, pause = self._where_tasks_wait(), _PATIENCE_SECONDS
+            self._ask_loops()
+        self._asks = not self._asks
+        self._stacks.make_room()
+        if found:
+            for listener in self._listeners:
+                listener.receive_contentions(found)
+        self.cost_ns += time.thread_time_ns() - began
+        return pause
+
+    # -- tasks ---------------------------------------------------------------------------------------------------
+
+    def _where_tasks_wait(self) -> list[Contention]:
+        now = time.monotonic_ns()
+        elapsed, self._looked_ns = min(now - self._looked_ns, _LONGEST_ELAPSED_NS), now
+        tasks, weight = self._some_tasks()
+        found = []
+        for task in tasks:
+            loop = task.get_loop()
+            self._loops.setdefault(id(loop), _Loop(weakref.ref(loop)))
+            contention = self._wait_of(task, weight, elapsed)
+            if contention is not None:
+                found.append(contention)
+        return found
+
+    def _wait_of(self, task: asyncio.Task[Any], weight: float, elapsed: int) -> Contention | None:
+        if task.done() or getattr(task, "_fut_waiter", None) is None:
+            return None
+        frames = suspended_frames(task)
+        if not frames:
+            return None
+        own = self._stacks.of(frames)
+        if own.frames[0].function in self._measured:
+            return None
+        for parent in parents(task):
+            frames += suspended_frames(parent)
+        thread = self._thread_of(task.get_loop())
+        return Contention(thread, self._stacks.of(frames), None, weight, weight * elapsed, reason=Reason.AWAIT)
+
+    def _some_tasks(self) -> tuple[list[asyncio.Task[Any]], float]:
+        """So many tasks at random, and how many of all each stands for."""
+        found: list[asyncio.Task[Any]] = []
+        total = 0
+        for references in _task_sets():
+            total += len(references)
+        if total == 0:
+            return found, 0.0
+        step = max(1, total // _TASKS_A_LOOK)
+        for references in _task_sets():
+            # One step of C for the whole set, so that it cannot change meanwhile; of a huge one a part is passed over.
+            count = len(references)
+            begin = self._random.randrange(max(1, count - _MOST_PASSED + 1))
+            start = begin + self._random.randrange(step)
+            for entry in list(islice(references, start, begin + _MOST_PASSED, step)):
+                task = entry() if isinstance(entry, weakref.ref) else entry
+                if task is not None:
+                    found.append(task)
+        passed = min(total, _MOST_PASSED)
+        return found, step * total / passed
+
+    # -- loops ---------------------------------------------------------------------------------------------------
+
+    def _ask_loops(self) -> None:
+        now = time.monotonic_ns()
+        for key, asked in list(self._loops.items()):
+            loop = asked.loop()
+            if loop is None or loop.is_closed():
+                del self._loops[key]
+            elif asked.answered:
+                asked.answered, asked.asked_ns = False, now
+                try:
+                    loop.call_soon_threadsafe(asked.answer)
+                except RuntimeError:
+                    del self._loops[key]  # it has been closed just now
+
+    def _who_holds_up(self) -> list[Contention]:
+        late = [asked for asked in self._loops.values() if not asked.answered and asked.ident]
+        if not late:
+            return []
+        frames, found = sys._current_frames(), []
+        for asked in late:
+            frame, loop = frames.get(asked.ident), asked.loop()
+            stack = self._stacks.take(frame) if frame is not None else None
+            if stack is None or loop is None or not loop.is_running():
+                continue
+            elapsed = int(_LOOK_SECONDS * 1e9)
+            found.append(Contention(self._thread_of(loop), stack, None, 1.0, elapsed, reason=Reason.EVENT_LOOP))
+        frames.clear()
+        return found
+
+    def _thread_of(self, loop: asyncio.AbstractEventLoop) -> Thread:
+        known = self._loops.get(id(loop))
+        thread = threading._active.get(known.ident) if known is not None else None  # type: ignore[attr-defined]
+        return Thread(thread.name if thread is not None else "event loop", 0)
+
+    def _jittered(self) -> float:
+        return (_LOOK_SECONDS - _PATIENCE_SECONDS) * self._random.uniform(0.5, 1.5)
+
+
+def _task_sets() -> Iterable[set[Any]]:
+    """Where asyncio keeps its tasks: Lib/asyncio/tasks.py of 3.11, and of 3.12 and 3.13."""
+    tasks: Any = asyncio.tasks
+    for name in ("_all_tasks", "_scheduled_tasks"):
+        weak = getattr(tasks, name, None)
+        references = getattr(weak, "data", None)
+        if isinstance(references, set):
+            yield references
+    eager = getattr(tasks, "_eager_tasks", None)
+    if isinstance(eager, set):
+        yield eager

@@ -1,0 +1,70 @@
+"""The instruments of a process: asyncio's are loaded when the service has loaded asyncio."""
+
+from __future__ import annotations
+
+import sys
+
+from profiling_middleware.instruments import Instrument, WaitListener
+from profiling_middleware.process import THIS_PROCESS
+
+_LOOK_SECONDS = 0.5
+
+
+def make_instruments() -> tuple[Instrument, ...]:
+    """New ones, at rest."""
+    return _OfAsyncio("locks"), _OfAsyncio("tasks")
+
+
+class _OfAsyncio:
+    """See `Instrument`."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._made: Instrument | None = None
+        self._listeners: list[WaitListener] = []
+        self._rates = (1, 1)
+
+    def attach(self, listener: WaitListener) -> None:
+        self._listeners.append(listener)
+        if self._made is not None:
+            self._made.attach(listener)
+        else:
+            self._make()
+
+    def detach(self, listener: WaitListener) -> None:
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+        if self._made is not None:
+            self._made.detach(listener)
+
+    def flush(self) -> None:
+        if self._made is not None:
+            self._made.flush()
+
+    def look(self) -> float:
+        if self._made is None:
+            self._make()
+        return _LOOK_SECONDS if self._made is None else self._made.look()
+
+    def set_wait_rates(self, block_rate_ns: int, mutex_fraction: int) -> None:
+        self._rates = block_rate_ns, mutex_fraction
+        if self._made is not None:
+            self._made.set_wait_rates(*self._rates)
+
+    def close(self) -> None:
+        self._listeners.clear()
+        if self._made is not None:
+            self._made.close()
+
+    def _make(self) -> None:
+        # A service without asyncio is not made to load it.
+        if "asyncio.tasks" not in sys.modules or not self._listeners:
+            return
+        with THIS_PROCESS.imports.underway():
+            from profiling_middleware.instruments.asyncio_locks import AsyncioLocks
+            from profiling_middleware.instruments.asyncio_tasks import AsyncioTasks
+            from profiling_middleware.instruments.operations import MEASURED
+        self._made = AsyncioLocks() if self._what == "locks" else AsyncioTasks(measured=MEASURED)
+        self._made.set_wait_rates(*self._rates)
+        for listener in self._listeners:
+            self._made.attach(listener)

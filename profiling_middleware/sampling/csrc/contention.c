@@ -1,0 +1,197 @@
+#include "contention.h"
+#include "codes.h"
+#include "kernel.h"
+#include "labels.h"
+#include "layout.h"
+#include "table.h"
+#include "threads.h"
+#include "walk.h"
+
+#include <string.h>
+
+#define MAX_SUMS 4096u /* a power of two */
+#define MOST_SUMS (MAX_SUMS / 4 * 3)
+
+struct sum {
+    bool used, is_release;
+    uint32_t thread, stack, waiter;
+    uint64_t label_number;
+    struct label_parts label; /* strong references, or NULL */
+    double count, delay_ns;
+};
+
+struct contention_counts contention_counts;
+static uint64_t block_rate = 1, mutex_fraction = 1;
+static uint32_t table_number = 1;
+static struct sum sums[MAX_SUMS];
+static uint32_t sum_count;
+
+void contention_set_rates(uint64_t block_rate_ns, uint64_t fraction)
+{
+    block_rate = block_rate_ns;
+    mutex_fraction = fraction;
+}
+
+/* Of its own: kernel_random() is for whoever has the lock of threads. */
+static uint64_t random_below(uint64_t bound)
+{
+    static uint64_t state = 0x9E3779B97F4A7C15ull; /* xorshift64*: Vigna, https://doi.org/10.1145/2845077 */
+    state ^= state >> 12;
+    state ^= state << 25;
+    state ^= state >> 27;
+    return ((state * 2685821657736338717ull) >> 16) % bound;
+}
+
+/* -- sums ---------------------------------------------------------------------------------------------------------- */
+
+static struct sum *find(const struct sum *key)
+{
+    uint64_t hash = key->stack * 0x9E3779B97F4A7C15ull ^ key->waiter * 0xC2B2AE3D27D4EB4Full ^
+                    key->thread * 0x165667B19E3779F9ull ^ key->label_number * 0x27D4EB2F165667C5ull ^ key->is_release;
+    uint32_t slot = (uint32_t)(hash >> 32) & (MAX_SUMS - 1);
+    for (;; slot = (slot + 1) & (MAX_SUMS - 1)) {
+        struct sum *sum = &sums[slot];
+        if (!sum->used || (sum->is_release == key->is_release && sum->thread == key->thread && sum->stack == key->stack &&
+                           sum->waiter == key->waiter && sum->label_number == key->label_number))
+            return sum;
+    }
+}
+
+static void add(struct sum key, struct label_ref label, double count, double delay_ns)
+{
+    key.label_number = label.number;
+    struct sum *sum = find(&key);
+    if (!sum->used && sum_count >= MOST_SUMS) {
+        contention_counts.dropped++;
+        key.stack = key.waiter = NO_STACK;
+        key.thread = 0;
+        key.label_number = label.number = 0;
+        sum = find(&key);
+    }
+    if (!sum->used) {
+        *sum = key;
+        sum->used = true;
+        sum->label = label.number ? label_parts(label) : (struct label_parts){NULL, NULL};
+        sum_count++;
+    }
+    sum->count += count;
+    sum->delay_ns += delay_ns;
+}
+
+/* -- where the calling thread is ----------------------------------------------------------------------------------- */
+
+static uint32_t stack_here(const PyThreadState *state)
+{
+    /* One for all: with the GIL, and nothing in between lets go of it. */
+    static struct {
+        struct record record;
+        struct place places[MAX_DEPTH + 1];
+    } here;
+    static struct raw_stack stack;
+    bool lost;
+    if (walk_own(state, &stack) != WALK_DONE)
+        return NO_STACK;
+    here.record.depth = (uint16_t)stack.depth;
+    here.record.codes_freed = codes_freed();
+    memcpy(here.places, stack.places, stack.depth * sizeof *stack.places);
+    return table_stack(&here.record, &lost);
+}
+
+void contention_here(struct waiter *waiter)
+{
+    const PyThreadState *state = PyThreadState_Get();
+    waiter->at = (struct waiting_at){stack_here(state), table_number};
+    waiter->label = label_of_own((uintptr_t)state->context);
+}
+
+/* A stack's number now: it is none in a table that has begun anew. */
+static uint32_t still(struct waiting_at at) { return at.table == table_number ? at.stack : NO_STACK; }
+
+void contention_waited(const struct waiter *waiter, uint64_t waited)
+{
+    uint64_t rate = block_rate;
+    if (rate == 0 || (waited < rate && random_below(rate) >= waited))
+        return;
+    /* As saveblockevent() in Go's runtime/mprof.go: a short one stands for others that were not recorded. */
+    bool is_short = waited < rate;
+    uint32_t stack = waiter->at.table == table_number ? waiter->at.stack : stack_here(PyThreadState_Get());
+    struct sum key = {.thread = waiter->thread, .stack = stack, .waiter = NO_STACK};
+    add(key, waiter->label, is_short ? (double)rate / (double)waited : 1, (double)(is_short ? rate : waited));
+    contention_counts.waits++;
+}
+
+static void add_release(const struct release *release, uint64_t count, uint64_t waited)
+{
+    struct sum key = {.is_release = true, .thread = release->thread, .stack = still(release->at), .waiter = release->waiter};
+    add(key, release->label, (double)(release->weight * count), (double)release->weight * (double)waited);
+}
+
+struct release contention_released(uint64_t waited, struct waiting_at at)
+{
+    struct release release = {.weight = 0};
+    if (mutex_fraction == 0 || (mutex_fraction > 1 && random_below(mutex_fraction) != 0))
+        return release;
+    struct waiter releaser;
+    contention_here(&releaser);
+    struct thread *thread = threads_own();
+    release = (struct release){releaser.at, thread ? thread->key : 0, still(at), releaser.label, mutex_fraction};
+    add_release(&release, 1, waited);
+    contention_counts.releases++;
+    return release;
+}
+
+void contention_released_late(const struct release *release, uint64_t late)
+{
+    /* In a new table its waiter has another number, and it would be one of an unknown stack. */
+    if (release->weight && release->at.table == table_number)
+        add_release(release, 0, late);
+}
+
+/* -- for Python ---------------------------------------------------------------------------------------------------- */
+
+static PyObject *sum_tuple(struct sum *sum)
+{
+    PyObject *resolve = sum->label.resolve ? sum->label.resolve : Py_NewRef(Py_None);
+    PyObject *subject = sum->label.subject ? sum->label.subject : Py_NewRef(Py_None);
+    long stack = sum->stack == NO_STACK ? -1 : (long)sum->stack, waiter = sum->waiter == NO_STACK ? -1 : (long)sum->waiter;
+    /* "N" takes the reference. */
+    return Py_BuildValue("OIllddNN", sum->is_release ? Py_True : Py_False, sum->thread, stack, waiter, sum->count,
+                         sum->delay_ns, resolve, subject);
+}
+
+PyObject *contention_take(void)
+{
+    /* Making objects may run anything, which may add to the sums: they are taken out first. */
+    static struct sum taken[MAX_SUMS];
+    static bool taking;
+    PyObject *list = PyList_New(0);
+    if (list == NULL || taking)
+        return list;
+    taking = true;
+    uint32_t count = 0;
+    for (uint32_t slot = 0; sum_count && slot < MAX_SUMS; slot++)
+        if (sums[slot].used)
+            taken[count++] = sums[slot];
+    if (count)
+        memset(sums, 0, sizeof sums);
+    sum_count = 0;
+    for (uint32_t number = 0; number < count; number++) {
+        PyObject *item = sum_tuple(&taken[number]);
+        if (list != NULL && (item == NULL || PyList_Append(list, item) != 0))
+            Py_CLEAR(list);
+        Py_XDECREF(item);
+    }
+    taking = false;
+    return list;
+}
+
+bool contention_taken(void) { return sum_count == 0; }
+void contention_new_table(void) { table_number++; }
+
+void contention_clear(void)
+{
+    PyObject *list = contention_take();
+    if (list == NULL)
+        PyErr_Clear();
+    Py_XDECREF(list);
+}

@@ -1,0 +1,197 @@
+"""Waits for locks: how long, where, and who made others wait, by the threads' own clocks."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import inspect
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from profiling_middleware.captures.collector import Collected, Collector, Sums
+from profiling_middleware.config import Settings
+from profiling_middleware.sampling import make_engine
+from profiling_middleware.sampling.engine import Engine, EngineReport
+
+HOLD, ROUNDS, THREADS = 0.02, 10, 4
+DEADLINE = 30.0
+
+
+class Waited:
+    """The time that threads waited, by their own clocks."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.ns = 0
+
+    def add(self, began: int) -> None:
+        ns = time.monotonic_ns() - began
+        with self._lock:
+            self.ns += ns
+
+
+@pytest.fixture(params=["native", "polling"])
+def engine(request: pytest.FixtureRequest, need_native: Callable[[], None]) -> Iterator[Engine]:
+    need_native()
+    engine = make_engine(Settings(engine=request.param, max_overhead=1.0))
+    yield engine
+    engine.close()
+
+
+def collect(engine: Engine, *works: Callable[[], object]) -> Collected:
+    """What is collected while these run, each in a thread of its own."""
+    collector = Collector(20.0, EngineReport())
+    engine.attach(collector)
+    threads = [threading.Thread(target=work) for work in works]
+    for thread in threads:
+        thread.start()
+    give_up = time.monotonic() + DEADLINE
+    while any(thread.is_alive() for thread in threads):
+        assert time.monotonic() < give_up
+        threads[0].join(min(engine.look(), 0.1))
+        for thread in threads:
+            thread.join(0.01)
+    engine.detach(collector)
+    return collector.collected()
+
+
+def delay(sums: Sums, function: str, **labels: str) -> float:
+    """Nanoseconds on stacks that have this function, with these labels."""
+    return sum(
+        delay_ns
+        for (frames, has), (_, delay_ns) in sums.items()
+        if any(frame.function.endswith(function) for frame in frames)
+        and all(any(label.key == key and label.value == value for label in has) for key, value in labels.items())
+    )
+
+
+def contended(lock: Any, waited: Waited) -> Callable[[], None]:
+    def hold_in_turn() -> None:
+        for _ in range(ROUNDS):
+            began = time.monotonic_ns()
+            lock.acquire()
+            waited.add(began)
+            time.sleep(HOLD)
+            lock.release()
+
+    return hold_in_turn
+
+
+LOCKS: dict[str, Callable[[], Any]] = {
+    "Lock": threading.Lock,
+    "RLock": threading.RLock,
+    "Condition": threading.Condition,
+    "Semaphore": threading.Semaphore,
+    "BoundedSemaphore": threading.BoundedSemaphore,
+}
+
+
+@pytest.mark.parametrize("kind", LOCKS)
+def test_waits_for_a_lock_are_on_who_waits_and_on_who_releases_it(kind: str, engine: Engine) -> None:
+    waited = Waited()
+    hold = contended(LOCKS[kind](), waited)
+    found = collect(engine, *[hold] * THREADS)
+
+    assert delay(found.block, ".hold_in_turn", wait="lock") == pytest.approx(waited.ns, rel=0.05)
+    assert delay(found.mutex, ".hold_in_turn", wait="lock") == pytest.approx(waited.ns, rel=0.05)
+
+
+def test_a_release_is_on_its_line(engine: Engine) -> None:
+    waited = Waited()
+    hold = contended(threading.Lock(), waited)
+    found = collect(engine, *[hold] * THREADS)
+    source, first = inspect.getsourcelines(hold)
+    line = first + next(number for number, text in enumerate(source) if "lock.release()" in text)
+
+    leaves = {
+        (frames[0].line, frames[0].function.rsplit(".", 1)[1])
+        for frames, _ in found.mutex
+        if "hold_in_turn" in frames[0].function
+    }
+    assert leaves == {(line, "hold_in_turn")}
+
+
+def test_a_with_statement_is_on_its_line(engine: Engine) -> None:
+    waited, lock = Waited(), threading.Lock()
+
+    def hold_with() -> None:
+        for _ in range(ROUNDS):
+            began = time.monotonic_ns()
+            with lock:
+                waited.add(began)
+                time.sleep(HOLD)
+
+    found = collect(engine, *[hold_with] * THREADS)
+    assert delay(found.block, ".hold_with", wait="lock") == pytest.approx(waited.ns, rel=0.05)
+    assert delay(found.mutex, ".hold_with") == pytest.approx(waited.ns, rel=0.05)
+
+
+def test_a_wait_for_an_event_is_on_the_waiter_and_on_who_sets_it(engine: Engine) -> None:
+    waited, events = Waited(), [threading.Event() for _ in range(ROUNDS)]
+
+    def wait_for_events() -> None:
+        for event in events:
+            began = time.monotonic_ns()
+            event.wait(DEADLINE)
+            waited.add(began)
+
+    def set_events() -> None:
+        for event in events:
+            time.sleep(HOLD)
+            event.set()
+
+    found = collect(engine, wait_for_events, set_events)
+    assert delay(found.block, ".wait_for_events") == pytest.approx(waited.ns, rel=0.05)
+    assert delay(found.mutex, ".set_events") == pytest.approx(waited.ns, rel=0.05)
+
+
+def test_a_queue_is_on_whom_it_is_empty_or_full_for(engine: Engine) -> None:
+    waited: queue.Queue[int] = queue.Queue(maxsize=1)
+    got, put = Waited(), Waited()
+
+    def get_slowly() -> None:
+        for number in range(2 * ROUNDS):
+            began = time.monotonic_ns()
+            waited.get()
+            got.add(began)
+            if number < ROUNDS:
+                time.sleep(HOLD)
+
+    def put_slowly() -> None:
+        for number in range(2 * ROUNDS):
+            if number > ROUNDS:
+                time.sleep(HOLD)
+            began = time.monotonic_ns()
+            waited.put(number)
+            put.add(began)
+
+    found = collect(engine, get_slowly, put_slowly)
+    assert delay(found.block, "queue.Queue.get") == pytest.approx(got.ns, rel=0.05, abs=2e6)
+    assert delay(found.block, "queue.Queue.put") == pytest.approx(put.ns, rel=0.05, abs=2e6)
+    assert delay(found.mutex, ".get_slowly") == pytest.approx(put.ns, rel=0.05, abs=2e6)
+    assert delay(found.mutex, ".put_slowly") == pytest.approx(got.ns, rel=0.05, abs=2e6)
+
+
+def test_a_future_is_on_who_waits_for_it_and_the_pools_own_waits_are_idle(engine: Engine) -> None:
+    waited, closed = Waited(), Waited()
+
+    def wait_for_futures() -> None:
+        pool = concurrent.futures.ThreadPoolExecutor(2)
+        for _ in range(ROUNDS):
+            future = pool.submit(time.sleep, HOLD)
+            began = time.monotonic_ns()
+            future.result()
+            waited.add(began)
+        pool.submit(time.sleep, 10 * HOLD)
+        began = time.monotonic_ns()
+        pool.shutdown()
+        closed.add(began)
+
+    found = collect(engine, wait_for_futures)
+    assert delay(found.block, "Future.result", wait="lock") == pytest.approx(waited.ns, rel=0.05)
+    assert delay(found.block, "ThreadPoolExecutor.shutdown") == pytest.approx(closed.ns, rel=0.05)
+    assert delay(found.block, "concurrent.futures.thread._worker", wait="lock") == 0

@@ -1,0 +1,190 @@
+"""asyncio's locks stay what they are while they are measured, and are themselves again afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import anyio
+import pytest
+
+from profiling_middleware.instruments.asyncio_locks import AsyncioLocks
+from profiling_middleware.instruments.operations import endings, operations
+from profiling_middleware.model import Contention
+
+METHODS = [(method.owner, method.name) for method in (*operations(), *endings())]
+
+
+class Heard:
+    def __init__(self) -> None:
+        self.contentions: list[Contention] = []
+
+    def receive_contentions(self, contentions: Sequence[Contention]) -> None:
+        self.contentions += contentions
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.fixture
+def locks(heard: Heard) -> Iterator[AsyncioLocks]:
+    locks = AsyncioLocks()
+    locks.attach(heard)
+    yield locks
+    locks.close()
+
+
+def test_all_methods_are_the_originals_again_when_nobody_listens() -> None:
+    originals = [owner.__dict__[name] for owner, name in METHODS]
+    locks, one, other = AsyncioLocks(), Heard(), Heard()
+    locks.attach(one)
+    locks.attach(other)
+    locks.detach(one)
+    assert all(owner.__dict__[name] is not original for (owner, name), original in zip(METHODS, originals, strict=True))
+    locks.detach(other)
+
+    assert [owner.__dict__[name] for owner, name in METHODS] == originals
+
+
+def test_a_method_that_somebody_else_has_replaced_meanwhile_is_left_to_them(
+    locks: AsyncioLocks, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = asyncio.Event.set
+
+    def theirs(event: asyncio.Event) -> None:
+        ours(event)
+
+    monkeypatch.setattr(asyncio.Event, "set", theirs)
+    locks.detach(heard)
+
+    assert asyncio.Event.set is theirs
+    event = asyncio.Event()
+    event.set()
+    assert event.is_set()
+
+
+def test_they_look_like_the_originals(locks: AsyncioLocks) -> None:
+    assert inspect.iscoroutinefunction(asyncio.Lock.acquire) or asyncio.iscoroutinefunction(asyncio.Lock.acquire)
+    assert asyncio.Lock.acquire.__name__ == "acquire"
+    assert asyncio.Lock.acquire.__doc__
+    assert list(inspect.signature(asyncio.Queue.put).parameters) == ["self", "item"]
+
+
+def test_what_need_not_wait_is_not_told(locks: AsyncioLocks, heard: Heard) -> None:
+    async def main() -> None:
+        lock, queue, event = asyncio.Lock(), asyncio.Queue[int](), asyncio.Event()
+        event.set()
+        for _ in range(100):
+            async with lock:
+                await queue.put(1)
+                await queue.get()
+                await event.wait()
+
+    asyncio.run(main())
+    locks.flush()
+    assert heard.contentions == []
+
+
+async def contend(lock: Any) -> list[int]:
+    order: list[int] = []
+
+    async def take(number: int) -> None:
+        async with lock:
+            order.append(number)
+            await asyncio.sleep(0.001)
+
+    await asyncio.gather(*(take(number) for number in range(10)))
+    return order
+
+
+@pytest.mark.parametrize("make", [asyncio.Lock, lambda: asyncio.Semaphore(1), anyio.Lock, lambda: anyio.Semaphore(1)])
+def test_whoever_came_first_goes_first(make: Any, locks: AsyncioLocks, heard: Heard) -> None:
+    async def main() -> list[int]:
+        return await contend(make())
+
+    assert asyncio.run(main()) == list(range(10))
+    locks.flush()
+    assert sum(contention.waiter is None for contention in heard.contentions) >= 9
+
+
+def test_a_wait_that_is_cancelled_counts_as_long_as_it_lasted_and_takes_no_lock(
+    locks: AsyncioLocks, heard: Heard
+) -> None:
+    async def main() -> None:
+        lock = asyncio.Lock()
+        await lock.acquire()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await lock.acquire()
+        lock.release()
+        assert not lock.locked()
+        async with lock:
+            pass
+
+    asyncio.run(main())
+    locks.flush()
+    (wait,) = (contention for contention in heard.contentions if contention.waiter is None)
+    assert 40e6 <= wait.delay_ns <= 5e9
+    assert wait.stack.frames[0].function.endswith(".main")
+
+
+def test_a_subclass_is_measured_once(locks: AsyncioLocks, heard: Heard) -> None:
+    class Polite(asyncio.Lock):
+        async def acquire(self) -> Any:
+            return await super().acquire()
+
+    async def main() -> None:
+        await contend(Polite())
+
+    asyncio.run(main())
+    locks.flush()
+    assert sum(contention.times for contention in heard.contentions if contention.waiter is None) == pytest.approx(9)
+
+
+def test_nothing_is_kept_of_a_lock_that_nobody_waits_for(locks: AsyncioLocks) -> None:
+    async def main() -> weakref.ref[asyncio.Lock]:
+        lock = asyncio.Lock()
+        await contend(lock)
+        return weakref.ref(lock)
+
+    gone = asyncio.run(main())
+    gc.collect()
+    assert gone() is None
+    assert len(locks._table) == 0
+    assert locks._nested == {}
+
+
+def test_a_rate_records_some_and_counts_for_all(locks: AsyncioLocks, heard: Heard) -> None:
+    locks.set_wait_rates(50_000_000, 3)
+
+    async def main() -> None:
+        for _ in range(30):
+            await contend(asyncio.Lock())
+
+    asyncio.run(main())
+    locks.flush()
+    waits = [contention for contention in heard.contentions if contention.waiter is None]
+    releases = [contention for contention in heard.contentions if contention.waiter is not None]
+    # 30 times 9 waits of 1 to 9 ms and more: 1.4 s at the least.
+    assert 0 < len(waits) < 200
+    assert sum(wait.delay_ns for wait in waits) == pytest.approx(sum(release.delay_ns for release in releases), rel=0.5)
+
+
+def test_no_event_is_kept_beyond_the_bound_and_each_is_counted(
+    locks: AsyncioLocks, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("profiling_middleware.instruments.asyncio_locks._MOST_EVENTS", 5)
+
+    async def main() -> None:
+        await contend(asyncio.Lock())
+
+    asyncio.run(main())
+    locks.flush()
+    assert len(heard.contentions) == 5
+    assert locks.dropped > 0
