@@ -1,4 +1,4 @@
-"""Copied as `sitecustomize.py`: every process of CPython's tests that reads it captures all the time, cpu and wall."""
+"""Copied as `sitecustomize.py`: every process of CPython's tests that reads it captures all kinds all the time."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _begin() -> None:
         recording.result.add_done_callback(ended)
         return recording
 
-    begun = [capture("cpu"), capture("wall")]
+    begun = [capture(kind) for kind in ("cpu", "wall", "block", "mutex")]
     # A test of which descriptors are open may not meet those of the imports.
     while any(recording.end_call is None and not recording.result.done() for recording in begun):
         time.sleep(0.001)

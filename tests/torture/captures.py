@@ -87,7 +87,7 @@ def _compare(checker: Checker, profile: Profile, done: Future[Result]) -> None:
 
 
 def captures(stage: Stage, profiler: Profiler) -> None:  # called by the library
-    """Up to eight at once, of both kinds, mostly overlapping; some are ended early, some cancelled, sometimes none runs."""
+    """Up to eight at once, of all kinds, mostly overlapping; some are ended early, some cancelled, sometimes none runs."""
     random = stage.random("captures")
     running: list[Recording] = []
     while not stage.wait(random.choice((0.0, 0.05, 0.3))):
@@ -95,7 +95,7 @@ def captures(stage: Stage, profiler: Profiler) -> None:  # called by the library
         if random.random() < 0.05:
             finish(stage, running)
             stage.done["pauses without a capture"] += 1
-        for kind in random.choice((("cpu",), ("wall",), ("cpu", "wall"))):
+        for kind in random.choice((("cpu",), ("wall",), ("cpu", "wall"), ("block", "mutex"), ("cpu", "block"))):
             try:
                 running.append(profiler.record(kind, random.choice((0.05, 0.5, 2.0)), upload=False))
                 stage.done[f"captures ({kind})"] += 1

@@ -113,8 +113,8 @@ class Checker:
 
     def _check_thread(self, frames: Frames, work: str | None, name: str, native_id: str | int | None) -> None:
         known = self._native_ids.get(name)
-        if known is None:
-            return  # not started here
+        if known is None or native_id is None:
+            return  # not started here, or sums of all threads of that name
         if known != native_id:
             self._note("the number of another", frames, f"thread {name}")
         if work is not None and work != name.rpartition("-")[0]:

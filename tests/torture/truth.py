@@ -21,6 +21,7 @@ SPECIAL = frozenset(
         "another interpreter",
         "not seen yet",
         "not seen running",
+        "not seen waiting",
         "running",
         "not sampled",
         "other stacks",
