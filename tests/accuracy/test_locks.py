@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import inspect
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -98,6 +99,44 @@ def test_waits_for_a_lock_are_on_who_waits_and_on_who_releases_it(kind: str, eng
 
     assert delay(found.block, ".hold_in_turn", wait="lock") == pytest.approx(waited.ns, rel=0.05)
     assert delay(found.mutex, ".hold_in_turn", wait="lock") == pytest.approx(waited.ns, rel=0.05)
+    # What was waited for the lock is not in what looks see; what they see of so short a time is approximate.
+    slept = THREADS * ROUNDS * HOLD * 1e9
+    assert 0.4 * slept <= delay(found.block, ".hold_in_turn", wait="sleep") <= 1.3 * slept
+
+
+def test_who_waits_on_after_a_release_waits_because_of_it(engine: Engine) -> None:
+    """Whoever released the lock goes on with the GIL, which the waiter needs, too."""
+    waited, lock, begun = Waited(), threading.Lock(), threading.Semaphore(0)
+    before = sys.getswitchinterval()
+
+    def releases_late() -> None:
+        for _ in range(ROUNDS):
+            lock.acquire()
+            begun.release()
+            time.sleep(HOLD)
+            lock.release()
+            until = time.perf_counter() + 2 * HOLD
+            while time.perf_counter() < until:
+                pass
+            time.sleep(HOLD)
+
+    def waits_on() -> None:
+        for _ in range(ROUNDS):
+            began = time.monotonic_ns()
+            begun.acquire()
+            lock.acquire()
+            waited.add(began)
+            lock.release()
+
+    sys.setswitchinterval(1.0)
+    try:
+        found = collect(engine, releases_late, waits_on)
+    finally:
+        sys.setswitchinterval(before)
+    assert waited.ns >= ROUNDS * 3.5 * HOLD * 1e9
+    assert delay(found.mutex, ".releases_late", waiter=f"{__name__}.{waits_on.__qualname__}") == pytest.approx(
+        waited.ns, rel=0.05
+    )
 
 
 def test_a_release_is_on_its_line(engine: Engine) -> None:
