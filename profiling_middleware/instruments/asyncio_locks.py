@@ -61,6 +61,7 @@ class AsyncioLocks:
             self._listeners.remove(listener)
             if not self._listeners:
                 self._put_back()
+                self._stacks = StackTable()  # it keeps code alive
 
     def flush(self) -> None:
         # Loops go on adding: what comes from now on is for the next time.

@@ -69,6 +69,9 @@ class AsyncioTasks:
     def detach(self, listener: WaitListener) -> None:
         if listener in self._listeners:
             self._listeners.remove(listener)
+        if not self._listeners:
+            self._loops.clear()
+            self._stacks.clear()  # it keeps code alive
 
     def flush(self) -> None:
         """Nothing is pending: looks tell at once."""

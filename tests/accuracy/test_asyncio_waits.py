@@ -223,7 +223,7 @@ def test_a_queue_and_an_event_and_a_condition() -> None:
 
 @LOOPS
 def test_tasks_that_wait_are_a_sample_of_all(factory: Factory) -> None:
-    seconds = 6.0
+    seconds = 4.0
 
     async def five() -> None:
         await asyncio.sleep(seconds)
@@ -249,7 +249,7 @@ def test_tasks_that_wait_are_a_sample_of_all(factory: Factory) -> None:
 def test_what_holds_up_a_loop_is_on_its_stack(factory: Factory) -> None:
     async def hogs() -> None:
         for _ in range(10):
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.05)
             time.sleep(0.3)  # noqa: ASYNC251 - that is the point
 
     found = collect(hogs, factory)

@@ -37,7 +37,7 @@ class Checker:
         self._truth = truth
         self._native_ids = native_ids
         self._lock = threading.Lock()
-        self._known: dict[Frames, _Seen] = {}
+        self._known: dict[tuple[Frames, bool], _Seen] = {}
         self.profiles = self.samples = self.stacks = 0
         self.seen: Counter[str] = Counter()
         """Samples of each part of the workload, and of each special frame."""
@@ -56,11 +56,13 @@ class Checker:
     def stack(self, frames: Frames, labels: tuple[Label, ...]) -> None:
         """Checks one stack, leaf first, and what its labels say."""
         given = {label.key: label.value for label in labels}
+        # A task's await chain begins with any coroutine, and goes on in whoever waits for the task.
+        awaits = "wait" in given and bool(frames) and not self._truth.is_bottom(frames[-1])
         with self._lock:
             self.samples += 1
-            seen = self._known.get(frames)
+            seen = self._known.get((frames, awaits))
             if seen is None:
-                seen = self._learn(frames)
+                seen = self._learn(frames, awaits=awaits)
             self.seen.update(seen.parts)
             if seen.good:
                 self._check_thread(frames, seen.work, str(given.get("thread")), given.get("thread_id"))
@@ -85,27 +87,27 @@ class Checker:
         """One that has seen nothing yet."""
         return Checker(self._truth, {})
 
-    def _learn(self, frames: Frames) -> _Seen:
+    def _learn(self, frames: Frames, *, awaits: bool) -> _Seen:
         self.stacks += 1
-        good = self._check_frames(frames)
+        good = self._check_frames(frames, awaits=awaits)
         labelled = next((name for frame in frames if (name := _last(frame)).startswith("labelled_")), None)
         parts = frozenset(
             frame.function if frame.function in SPECIAL else self._truth.part_of(frame)
             for frame in frames
             if frame.function in SPECIAL or self._truth.is_ours(frame)
         )
-        seen = _Seen(good, self._truth.work_of(frames) if good else None, labelled, parts)
+        seen = _Seen(good, self._truth.work_of(frames) if good and not awaits else None, labelled, parts)
         if good:
             if len(self._known) >= _KNOWN:
                 self._known.clear()
-            self._known[frames] = seen
+            self._known[frames, awaits] = seen
         return seen
 
-    def _check_frames(self, frames: Frames) -> bool:
+    def _check_frames(self, frames: Frames, *, awaits: bool) -> bool:
         good = True
         for frame in frames:
             good &= self._note(self._truth.wrong_frame(frame), frames, frame)
-        if good:
+        if good and not awaits:
             for callee, caller in zip(frames, frames[1:], strict=False):
                 good &= self._note(self._truth.wrong_pair(callee, caller), frames, callee, caller)
             good &= self._note(self._truth.wrong_stack(frames), frames, frames[-1])

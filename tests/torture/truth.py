@@ -137,6 +137,10 @@ class Truth:
         function = self._function(frame)
         return frame.function.startswith("stray_") or (function is not None and function.called_by == "anything")
 
+    def is_bottom(self, frame: Frame) -> bool:
+        """Whether threads begin with it, and no task does."""
+        return not frame.file or _last(frame.function) in _BOTTOMS
+
     def _may_be_bottom(self, frame: Frame) -> bool:
         if not self.is_ours(frame):
             return _last(frame.function) in _BOTTOMS

@@ -101,7 +101,12 @@ static void note_release(PyObject *lock)
     }
 }
 
-static bool is_false(PyObject *argument) { return argument == Py_False || (PyLong_CheckExact(argument) && Py_SIZE(argument) == 0); }
+/* What is no plain number may be anything: the original asks it, and its time tells. */
+static bool is_false(PyObject *argument)
+{
+    int overflow;
+    return PyLong_Check(argument) && PyLong_AsLongAndOverflow(argument, &overflow) == 0 && overflow == 0;
+}
 
 /* Whether an acquire() with these arguments was told not to wait; an unusual way to say so is noticed by its time. */
 static bool will_not_wait(PyObject *arguments, PyObject *keywords)
