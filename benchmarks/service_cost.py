@@ -1,8 +1,9 @@
 """What profiling all the time costs a service: CPU of a request and the slowest answers, with it against without.
 
 `python -m benchmarks.service_cost [--profilers auto,…] [--slices 320] [--slices-of-others N] [--seconds 2] [--rate 100]
-[--load 120] [--kinds cpu+wall]`. A profiler is an engine of this project, a peer by its name in benchmarks.truth, or
-`burner 0.05`, which is known to cost 5 % of a core and has to be found.
+[--load 120] [--pinned] [--kinds cpu+wall]`. A profiler is an engine of this project, a peer by its name in
+benchmarks.truth, or `burner 0.05`, which is known to cost 5 % of a core and has to be found. `--kinds nothing` captures
+nothing at all: what it finds is the error of the method.
 
 The sample app runs in one process and gets the same requests in every slice, from this process on 127.0.0.1. Slices
 come as off, on, on, off; compared are the two neighbours, so that what the machine does besides is in both. With an
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import math
+import os
 import statistics
 import time
 from collections.abc import Sequence
@@ -27,7 +29,7 @@ from typing import NamedTuple
 
 from benchmarks.bootstrap import bootstrap
 from benchmarks.pairs import machine
-from benchmarks.service.handle import Service
+from benchmarks.service.handle import PINNED_CORE, Service
 from profiling_middleware.config import ENGINES
 from sample_app.load import run_load
 
@@ -64,13 +66,15 @@ def main() -> None:
     slices = [options.slices, options.slices_of_others or options.slices]
     print(
         f"on against off: {slices[0]} slices of {options.seconds:g} s at {options.load:g} requests/s, "
-        f"{slices[1]} of all but {options.profilers[0]}; {machine()}",
+        f"{slices[1]} of all but {options.profilers[0]}{', pinned' if options.pinned else ''}; {machine()}",
         flush=True,
     )
+    if options.pinned:
+        os.sched_setaffinity(0, os.sched_getaffinity(0) - {PINNED_CORE})
     for number, profiler in enumerate(options.profilers):
         engine = profiler if profiler in ENGINES else None
         name = f"capture {options.kinds}" if engine else profiler
-        with Service(serve=True, rate=options.rate, engine=engine) as service:
+        with Service(serve=True, rate=options.rate, engine=engine, pinned=options.pinned) as service:
             for _ in range(_WARM_UP_SLICES):
                 _slice(service, options, options.seconds)
             measured: list[Pair] = []
@@ -148,6 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=2.0, help="of a slice")
     parser.add_argument("--rate", type=int, default=100, help="samples a second")
     parser.add_argument("--load", type=float, default=120.0, help="requests a second")
+    parser.add_argument("--pinned", action="store_true", help="the service has a core of its own, and no other")
     parser.add_argument("--kinds", default="cpu+wall", help="what an engine of this project captures")
     return parser
 

@@ -32,7 +32,7 @@ PROFILING = {
     "PROFILE_SERVICE_NAME": "sample-app",
     "PROFILE_INTERVAL": f"{INTERVAL_SECONDS}s",
     "PROFILE_DURATION": f"{WINDOW_SECONDS}s",
-    "PROFILE_TYPES": "cpu,wall",
+    "PROFILE_TYPES": "cpu,wall,block,mutex",
 }
 RATE = 30
 LOOK_SECONDS = 2.0

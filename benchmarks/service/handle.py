@@ -17,6 +17,7 @@ from sample_app.ports import free_port
 _ROOT = Path(__file__).parents[2]
 _START_SECONDS = 60.0
 _END_SECONDS = 20.0
+PINNED_CORE = 0
 _FIRST_WINDOW_SECONDS = 4.0
 """More than until the first window is over, which no setting prevents."""
 
@@ -24,10 +25,10 @@ _FIRST_WINDOW_SECONDS = 4.0
 class Service:
     """A process of its own, as a context manager; it ends with the `with` block."""
 
-    def __init__(self, *, serve: bool, rate: int, engine: str | None) -> None:
+    def __init__(self, *, serve: bool, rate: int, engine: str | None, pinned: bool = False) -> None:
         """`serve`: the sample app is in it. `rate`: samples a second of whatever is switched on.
 
-        `engine`: of this project's captures, if it is these that are switched on.
+        `engine`: of this project's captures, if it is these that are switched on. `pinned`: it runs on one core only.
         """
         self._port = free_port() if serve else None
         arguments = ["--rate", str(rate)] + (["--port", str(self._port)] if self._port else [])
@@ -42,6 +43,8 @@ class Service:
             stdout=subprocess.PIPE,
             text=True,
         )
+        if pinned:
+            os.sched_setaffinity(self._process.pid, {PINNED_CORE})
         self._clock = (~self._process.pid << 3) | 2
         """The id of the process's CPU clock, of all its threads: see clock_getcpuclockid."""
 

@@ -39,8 +39,8 @@ class Switch(Protocol):
 def make_switch(name: str, rate: int, settings: Settings) -> Switch:
     """By name, `rate` being samples and wake-ups a second. ValueError for a name that says nothing here.
 
-    `capture cpu+wall` takes these kinds with a profiler of these settings, `bare` is a thread that only wakes,
-    `burner 0.02` one that burns so much of a core; anything else is a peer.
+    `capture cpu+wall` takes these kinds with a profiler of these settings, and `capture nothing` none; `bare` is a
+    thread that only wakes, `burner 0.02` one that burns so much of a core; anything else is a peer.
     """
     what, _, argument = name.partition(" ")
     if what == "capture":
@@ -65,9 +65,12 @@ class _Captures:
         self._recordings: list[Recording] = []
 
     def on(self, seconds: float) -> None:
-        self._recordings = self._own.begin(self._profiler, self._kinds, _WINDOW_SECONDS)
+        if self._kinds != ["nothing"]:
+            self._recordings = self._own.begin(self._profiler, self._kinds, _WINDOW_SECONDS)
 
     def off(self) -> float | None:
+        if not self._recordings:
+            return None
         # One engine looks for all of them, so each says the cost of all.
         profile = read_pprof(self._own.end(self._recordings)[0])
         costs = [parse_duration(match[1]) for comment in profile.comments if (match := _COST.match(comment))]

@@ -17,7 +17,7 @@ _BY_REASON = {
     Reason.AWAIT: "await",
     Reason.EVENT_LOOP: "event-loop",
 }
-# A worker of these that waits for work is where it is for good: by function, or, with a dot at the end, by module.
+# Whoever waits in one of these itself, and not in what it calls, waits for work to come.
 _WORKERS = frozenset(
     {
         "concurrent.futures.thread._worker",
@@ -58,8 +58,18 @@ _SERVERS = (
     "hypercorn.asyncio.lifespan.",
 )
 _SUBPROCESS = ("subprocess.", "multiprocessing.popen_")
-_WAITING = ("threading.Condition.", "threading.Event.", "threading.Semaphore.", "queue.", "selectors.", "socket.")
-_DEEPEST_WORKER = 4
+_WAITING = (
+    "threading.Condition.",
+    "threading.Event.",
+    "threading.Semaphore.",
+    "threading.Thread.join",
+    "threading.Thread._wait_for_tstate_lock",
+    "multiprocessing.connection.",
+    "queue.",
+    "selectors.",
+    "socket.",
+)
+_DEEPEST = 4
 
 
 def wait_kind(reason: Reason, stack: Stack) -> str:
@@ -72,11 +82,21 @@ def wait_kind(reason: Reason, stack: Stack) -> str:
         return _BY_REASON[reason]
     if reason is Reason.AWAIT:
         return "idle" if frames[-1].function.startswith(_SERVERS) else "await"
-    if any(frame.function in _WORKERS for frame in frames[:_DEEPEST_WORKER]):
+    if _only_for_work(frames):
         return "idle"
-    if any(frame.function.startswith(_SUBPROCESS) for frame in frames[:_DEEPEST_WORKER]):
+    if any(frame.function.startswith(_SUBPROCESS) for frame in frames[:_DEEPEST]):
         return "subprocess"
     return _BY_REASON.get(reason, "other")
+
+
+def _only_for_work(frames: tuple[Frame, ...]) -> bool:
+    """Whether it is a worker's own loop that waits, and not the work it does."""
+    for frame in frames:
+        if frame.function in _WORKERS:
+            return True
+        if not frame.function.startswith(_WAITING):
+            return False
+    return False
 
 
 def waiting_function(stack: Stack) -> str:
