@@ -98,7 +98,7 @@ def weed_command(binary: str, directory: Path, ports: Ports, access_key: str, se
         "master.telemetry": "false",
         # Files grow as they are written, so this bounds the disk and reserves nothing.
         "master.volumeSizeLimitMB": 32,
-        "volume.max": 16,
+        "volume.max": 100,
         "volume.port": ports.volume,
         "volume.port.grpc": ports.volume_grpc,
         "volume.preStopSeconds": 0,
