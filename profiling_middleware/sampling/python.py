@@ -115,9 +115,15 @@ class PythonEngine:
         # The thread does more than look, such as ending a capture: that is no reason to look less often afterwards.
         self._cost_ns += _COST_WEIGHT * (min(spent, _DEAREST_LOOK_NS + 2 * self._cost_ns) - self._cost_ns)
         self._stacks.make_room()
-        self._interval = max(1 / self.rate, self._cost_ns / 1e9 / self._max_overhead)
+        self._interval = max(1 / self._looks_wanted(), self._cost_ns / 1e9 / self._max_overhead)
         # A fixed period would march in step with programs that sleep whole milliseconds.
         return self._interval * self._jitter.uniform(0.5, 1.5)
+
+    def _looks_wanted(self) -> float:
+        """Looks a second: those who only hear of waits need fewer."""
+        if any(listener.hears_work for listener in self._listeners):
+            return self.rate
+        return max((listener.wait_looks for listener in self._listeners), default=0.0) or self.rate
 
     def report(self) -> EngineReport:
         return EngineReport(

@@ -86,6 +86,19 @@ def test_the_pauses_between_looks_are_those_of_the_rate_and_not_in_step() -> Non
     assert len({round(pause, 6) for pause in pauses}) > 100
 
 
+def test_who_only_hears_of_waits_needs_fewer_looks() -> None:
+    engine, waits, work = PythonEngine(rate=100, max_overhead=1.0), Heard(wants_waits=True), Heard()
+    waits.hears_work = False
+    engine.attach(waits)
+    assert 0.02 < engine.look() < 0.08
+    assert engine.rate_used == 20
+
+    engine.attach(work)
+    engine.look()
+    assert engine.rate_used == 100
+    engine.close()
+
+
 def test_looks_become_rarer_when_they_would_cost_more_than_allowed() -> None:
     engine = PythonEngine(rate=1000, max_overhead=0.01)
     busy = [Worker(f"w{number}", lambda: burn(0.5)) for number in range(2)]
