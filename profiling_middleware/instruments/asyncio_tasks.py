@@ -25,6 +25,7 @@ from profiling_middleware.stacks import StackTable
 # 24 of 10,000 tasks are walked in less than a millisecond; in half a minute they say 0.5 within 0.008 (one sigma).
 _TASKS_A_LOOK = 24
 _MOST_PASSED = 50_000
+_TRIES = 3
 _LOOK_SECONDS = 0.2
 # A loop that answers later than this is held up.
 _PATIENCE_SECONDS = 0.03
@@ -141,11 +142,10 @@ class AsyncioTasks:
             return found, 0.0
         step = max(1, total // _TASKS_A_LOOK)
         for references in _task_sets():
-            # One step of C for the whole set, so that it cannot change meanwhile; of a huge one a part is passed over.
-            count = len(references)
-            begin = self._random.randrange(max(1, count - _MOST_PASSED + 1))
+            # Of a huge set a part is passed over.
+            begin = self._random.randrange(max(1, len(references) - _MOST_PASSED + 1))
             start = begin + self._random.randrange(step)
-            for entry in list(islice(references, start, begin + _MOST_PASSED, step)):
+            for entry in _picked(references, start, begin + _MOST_PASSED, step):
                 task = entry() if isinstance(entry, weakref.ref) else entry
                 if task is not None:
                     found.append(task)
@@ -189,6 +189,17 @@ class AsyncioTasks:
 
     def _jittered(self) -> float:
         return (_LOOK_SECONDS - _PATIENCE_SECONDS) * self._random.uniform(0.5, 1.5)
+
+
+def _picked(references: set[Any], start: int, stop: int, step: int) -> list[Any]:
+    """Every `step`th entry of a set that loops go on to change."""
+    for _ in range(_TRIES):
+        try:
+            # One step of C: only what the garbage collector ends meanwhile can change the set.
+            return list(islice(references, start, stop, step))
+        except RuntimeError:
+            continue
+    return []
 
 
 def _task_sets() -> Iterable[set[Any]]:

@@ -91,7 +91,8 @@ def test_work_stands_on_its_lines(native_engine: Engine) -> None:
                 leaves[frame.line] = leaves.get(frame.line, 0) + sample.cpu_ns
     one, two = lines_of(three_loops, "< first", 2), lines_of(three_loops, "< second", 2)
 
-    assert set(leaves) <= {*one, *two}
+    # A look may meet it before its loops, once.
+    assert sum(cpu for line, cpu in leaves.items() if line not in {*one, *two}) <= 0.05 * used
     # Two samples more or less; polling may carry as many looks' time as it may.
     slack = 0.06 if native_engine.name == "native" else 0.12
     assert sum(leaves.get(line, 0) for line in one) / used == pytest.approx(1 / 3, abs=slack)

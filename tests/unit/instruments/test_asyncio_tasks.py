@@ -1,0 +1,77 @@
+"""Looking at tasks that loops go on to make and to end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from profiling_middleware.instruments import asyncio_tasks
+from profiling_middleware.instruments.asyncio_tasks import AsyncioTasks
+
+
+class Unsteady(set[Any]):
+    """A set that changes while it is gone through, so many times."""
+
+    def __init__(self, entries: list[Any], changes: int) -> None:
+        super().__init__(entries)
+        self.changes = changes
+
+    def __iter__(self) -> Iterator[Any]:
+        self.changes -= 1
+        if self.changes >= 0:
+            raise RuntimeError("Set changed size during iteration")
+        return super().__iter__()
+
+
+async def sleeper() -> None:
+    await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize(("changes", "found"), [(0, 5), (2, 5), (3, 0)])
+def test_a_set_that_changes_is_gone_through_again_or_next_time(
+    changes: int, found: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> int:
+        tasks = [asyncio.create_task(sleeper()) for _ in range(5)]
+        references = Unsteady([weakref.ref(task) for task in tasks], changes)
+        monkeypatch.setattr(asyncio_tasks, "_task_sets", lambda: [references])
+        some, weight = AsyncioTasks(measured=frozenset())._some_tasks()
+        assert weight == 1
+        for task in tasks:
+            task.cancel()
+        return len(some)
+
+    assert asyncio.run(main()) == found
+
+
+def test_no_task_and_no_loop_is_kept() -> None:
+    instrument = AsyncioTasks(measured=frozenset())
+
+    class Hears:
+        def receive_contentions(self, contentions: object) -> None:
+            """Nothing is done with them."""
+
+    hears = Hears()
+    instrument.attach(hears)
+
+    async def main() -> weakref.ref[Any]:
+        task = asyncio.create_task(sleeper())
+        await asyncio.sleep(0)
+        for _ in range(4):
+            instrument.look()
+            await asyncio.sleep(0)
+        task.cancel()
+        return weakref.ref(task)
+
+    gone = asyncio.run(main())
+    for _ in range(2):
+        instrument.look()
+    gc.collect()
+    assert gone() is None
+    assert instrument._loops == {}
+    instrument.detach(hears)
