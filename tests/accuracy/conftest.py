@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import _thread
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+
+# With --import-mode=importlib pytest adds no folder of tests to the path.
+sys.path.insert(0, str(Path(__file__).parent))
 
 from profiling_middleware.captures import CAPTURES, Capture
 from profiling_middleware.captures.sources import Sources

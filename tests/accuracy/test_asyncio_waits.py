@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import uvloop
+from waits_kit import delay
 
-from profiling_middleware.captures.collector import Collected, Collector, Sums
+from profiling_middleware.captures.collector import Collected, Collector
 from profiling_middleware.instruments import Instrument
 from profiling_middleware.instruments.made import make_instruments
 from profiling_middleware.sampling.engine import EngineReport
@@ -56,15 +57,6 @@ def collect(main: Callable[[], Coroutine[Any, Any, object]], factory: Factory = 
             instrument.detach(collector)
             instrument.close()
     return collector.collected()
-
-
-def delay(sums: Sums, function: str, **labels: str) -> float:
-    return sum(
-        delay_ns
-        for (frames, has), (_, delay_ns) in sums.items()
-        if any(frame.function.endswith(function) for frame in frames)
-        and all(any(label.key == key and label.value == value for label in has) for key, value in labels.items())
-    )
 
 
 LOCKS: dict[str, Callable[[], Any]] = {

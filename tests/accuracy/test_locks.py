@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from waits_kit import delay
 
-from profiling_middleware.captures.collector import Collected, Collector, Sums
+from profiling_middleware.captures.collector import Collected, Collector
 from profiling_middleware.config import Settings
 from profiling_middleware.sampling import make_engine
 from profiling_middleware.sampling.engine import Engine, EngineReport
@@ -58,16 +59,6 @@ def collect(engine: Engine, *works: Callable[[], object]) -> Collected:
             thread.join(0.01)
     engine.detach(collector)
     return collector.collected()
-
-
-def delay(sums: Sums, function: str, **labels: str) -> float:
-    """Nanoseconds on stacks that have this function, with these labels."""
-    return sum(
-        delay_ns
-        for (frames, has), (_, delay_ns) in sums.items()
-        if any(frame.function.endswith(function) for frame in frames)
-        and all(any(label.key == key and label.value == value for label in has) for key, value in labels.items())
-    )
 
 
 def contended(lock: Any, waited: Waited) -> Callable[[], None]:

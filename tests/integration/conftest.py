@@ -18,6 +18,7 @@ from integration_kit.buckets import Bucket
 from integration_kit.fake_s3 import s3_settings, silent_port
 from integration_kit.go import PROGRAMS, Go
 from integration_kit.servers import Servers
+from integration_kit.tools import need_file
 
 from sample_app.s3_server import S3Server
 
@@ -44,6 +45,13 @@ def toolchains(
     yield found
     for go in found.values():
         go.stop()
+
+
+@pytest.fixture(scope="module", params=PROGRAMS)
+def go(request: pytest.FixtureRequest, toolchains: dict[str, Go]) -> Go:
+    """One after the other."""
+    need_file(*PROGRAMS[request.param])
+    return toolchains[request.param]
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 from integration_kit.buckets import Bucket
-from integration_kit.go import PROGRAMS, Go
+from integration_kit.go import Go
 from integration_kit.servers import Server, Servers
-from integration_kit.tools import need_file
 from integration_kit.waiting import eventually
 
 from sample_app.load import run_load
@@ -21,13 +20,6 @@ pytestmark = [pytest.mark.server, pytest.mark.s3]
 PAY, UPSTREAM = "sample_app.work.CardTerminal.pay", "sample_app.upstream.ask_upstream"
 LOAD_SECONDS = 6.0
 TOKEN = "tell-nobody"
-
-
-@pytest.fixture(scope="module", params=PROGRAMS)
-def go(request: pytest.FixtureRequest, toolchains: dict[str, Go]) -> Go:
-    """One after the other."""
-    need_file(*PROGRAMS[request.param])
-    return toolchains[request.param]
 
 
 @pytest.fixture(scope="module")

@@ -7,23 +7,15 @@ from pathlib import Path
 
 import pytest
 from integration_kit.buckets import Bucket
-from integration_kit.go import PROGRAMS, Go
+from integration_kit.go import Go
 from integration_kit.pprof import ReadProfile, read_pprof
 from integration_kit.servers import Server, Servers
-from integration_kit.tools import need_file
 from integration_kit.waiting import eventually
 
 pytestmark = [pytest.mark.server, pytest.mark.s3]
 
 HOT = "profiled_asgi.burn_cpu"
 TOKEN = "tell-nobody"
-
-
-@pytest.fixture(scope="module", params=PROGRAMS)
-def go(request: pytest.FixtureRequest, toolchains: dict[str, Go]) -> Go:
-    """One after the other."""
-    need_file(*PROGRAMS[request.param])
-    return toolchains[request.param]
 
 
 @pytest.fixture(scope="module")

@@ -164,7 +164,8 @@ static PyObject *acquire(const struct method *method, PyObject *lock, PyObject *
     return result;
 }
 
-static PyObject *acquire_restore(const struct method *method, PyObject *lock, PyObject *argument)
+/* _acquire_restore() and a thread's join(): what is over at once was no wait. */
+static PyObject *wait_in(const struct method *method, PyObject *lock, PyObject *argument)
 {
     if (is_elsewhere())
         return method->original(lock, argument);
@@ -182,17 +183,6 @@ static PyObject *release(const struct method *method, PyObject *lock, PyObject *
     if (ends && !is_elsewhere())
         note_release(lock);
     return method->original(lock, arguments);
-}
-
-static PyObject *join(const struct method *method, PyObject *handle, PyObject *arguments)
-{
-    if (is_elsewhere())
-        return method->original(handle, arguments);
-    struct wait wait;
-    begin(&wait, handle);
-    PyObject *result = method->original(handle, arguments);
-    end(&wait, result);
-    return result;
 }
 
 /* One function for each method: a method's function is told which lock, but not which method it is. */
@@ -216,8 +206,8 @@ LOCK_ACQUIRE(7)
 LOCK_OTHER(8, release)
 LOCK_OTHER(9, release)
 LOCK_OTHER(10, release)
-LOCK_OTHER(11, acquire_restore)
-LOCK_OTHER(12, join)
+LOCK_OTHER(11, wait_in)
+LOCK_OTHER(12, wait_in)
 
 #define OURS(number) (PyCFunction)(void (*)(void))ours_##number
 static struct method methods[13] = {
