@@ -44,6 +44,8 @@ _WORKERS = frozenset(
         "gunicorn.workers.gthread.ThreadWorker.run",
         "gunicorn.workers.base_async.AsyncWorker.run",
         "waitress.task.ThreadedTaskDispatcher.handler_thread",
+        "uvicorn.supervisors.multiprocess.Process.pong",
+        "uvicorn.supervisors.multiprocess.Process.always_pong",
         # for the end of a connection, while a response is streamed
         "uvicorn.protocols.http.h11_impl.RequestResponseCycle.receive",
         "uvicorn.protocols.http.httptools_impl.RequestResponseCycle.receive",

@@ -122,6 +122,7 @@ def test_threads_that_end_before_they_are_seen_waiting_do_not_pile_up(collector:
         (Reason.LOCK, ("concurrent.futures.thread._worker", "threading.Thread.run"), "idle"),
         (Reason.LOCK, ("threading.Condition.wait", "queue.Queue.get", "anyio._backends._asyncio.WorkerThread.run"), "idle"),  # noqa: E501
         (Reason.LOCK, ("threading.Condition.wait", "queue.Queue.get", "app.worker"), "lock"),
+        (Reason.FILE, ("multiprocessing.connection.Connection._recv", "uvicorn.supervisors.multiprocess.Process.pong"), "idle"),  # noqa: E501
         (Reason.LOCK, ("app.pay", "anyio._backends._asyncio.WorkerThread.run"), "lock"),
         (Reason.AWAIT, ("asyncio.tasks.sleep", "app.f", "uvicorn.protocols.http.h11_impl.RequestResponseCycle.run_asgi"), "await"),  # noqa: E501
         (Reason.AWAIT, ("asyncio.tasks.sleep", "uvicorn.server.Server.main_loop", "uvicorn.server.Server.serve"), "idle"),  # noqa: E501
