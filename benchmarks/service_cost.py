@@ -37,6 +37,8 @@ _SETTLE_SECONDS = 0.05
 _WARM_UP_SLICES = 3
 # What was noted is fetched every two seconds at the latest.
 _FIRST_SECONDS = 2.2
+# As a periodic window announces itself: how often a capture looks depends on how long it will be.
+_WINDOW_SECONDS = 120.0
 _SLICES_AT_ONCE = 4
 _RESAMPLES = 300
 
@@ -86,7 +88,7 @@ def main() -> None:
 def _pairs(service: Service, name: str, options: argparse.Namespace) -> tuple[Pair, Pair]:
     off_before = _slice(service, options, options.seconds)
     began = service.cpu_ns()
-    service.on(name, _FIRST_SECONDS + 3 * options.seconds)
+    service.on(name, _WINDOW_SECONDS if name.startswith("capture") else _FIRST_SECONDS + 3 * options.seconds)
     opened = service.cpu_ns()
     _slice(service, options, _FIRST_SECONDS)
     on = _slice(service, options, options.seconds), _slice(service, options, options.seconds)

@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks.pairs import machine
 from profiling_middleware.captures.collector import Collector
+from profiling_middleware.captures.wall import looks_a_second
 from profiling_middleware.instruments.asyncio_tasks import AsyncioTasks
 from profiling_middleware.sampling.engine import EngineReport
 
@@ -47,7 +48,7 @@ async def _measure(count: int, seconds: float) -> None:
         asyncio.create_task(waits[name](never)) for name, share in _SHARES.items() for _ in range(int(count * share))
     ]
     await asyncio.sleep(0.5)
-    instrument, collector = AsyncioTasks(measured=frozenset()), Collector(8.0, EngineReport())
+    instrument, collector = AsyncioTasks(), Collector(looks_a_second(seconds), EngineReport())
     off = await _delays(seconds)
     done, longest = threading.Event(), [0]
     instrument.attach(collector)

@@ -13,6 +13,8 @@ from profiling_middleware.model import CaptureInfo, Profile, ValueType
 
 _CONTENTIONS, _DELAY = ValueType("contentions", "count"), ValueType("delay", "nanoseconds")
 
+_LOOKS = "waits for anything but a lock are seen by looks: their delay is time, their contentions count looks"
+
 
 class ContentionCapture:
     """What was collected: from `begin` to `end` by a collector of its own, or all that a standing one has by then."""
@@ -39,7 +41,7 @@ class ContentionCapture:
 
     def end(self, info: CaptureInfo) -> Profile:
         """Stops, and returns what was collected."""
-        limits = self._engine.limits
+        limits = _LOOKS, *self._sources.limits
         if self._own is not None:
             self._sources.detach(self._own)
         else:

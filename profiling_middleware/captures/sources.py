@@ -19,6 +19,12 @@ class Sources:
     standing: Collector | None = None
     """None for a capture of what happens while it is taken, and where nothing is collected."""
 
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What they cannot know here, in sentences for the profile's comments."""
+        of_instruments = (limit for instrument in self.instruments for limit in instrument.limits)
+        return *self.engine.limits, *of_instruments
+
     def attach(self, collector: Collector) -> None:
         """From now on `collector` hears of all waits."""
         self.engine.attach(collector)

@@ -11,12 +11,20 @@ from profiling_middleware.model import Contention
 class WaitListener(Protocol):
     """Whoever sums waits."""
 
+    @property
+    def wait_looks(self) -> float:
+        """As `sampling.engine.Listener.wait_looks`: how much there is to be seen of what is not measured."""
+
     def receive_contentions(self, contentions: Sequence[Contention]) -> None:
         """Takes what was waited for since the last call. Runs on the timer's thread."""
 
 
 class Instrument(Protocol):
     """Measures while somebody listens. All calls come from the timer's thread."""
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What it has not measured, in sentences for the profile's comments."""
 
     def attach(self, listener: WaitListener) -> None:
         """From now on `listener` receives what happens, and nothing from before."""

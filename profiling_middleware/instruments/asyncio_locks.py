@@ -9,25 +9,23 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import random
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from profiling_middleware.contentions import ContentionEvents
 from profiling_middleware.instruments import WaitListener
 from profiling_middleware.instruments.chains import parents, running_frames, suspended_frames
 from profiling_middleware.instruments.operations import Ending, Operation, endings, operations
 from profiling_middleware.instruments.waiting import WaitTable
-from profiling_middleware.labels import CURRENT, labels_of
+from profiling_middleware.labels import CURRENT
 from profiling_middleware.model import Contention, Stack, Thread
 from profiling_middleware.stacks import StackTable
 
 # What waits this short did not wait: the original only went round once more.
 _LEAST_WAIT_NS = 20_000
-_MOST_EVENTS = 50_000
 _LOOK_SECONDS = 1.0
 
 Wait = Callable[..., Coroutine[Any, Any, Any]]
@@ -36,17 +34,19 @@ Wait = Callable[..., Coroutine[Any, Any, Any]]
 class AsyncioLocks:
     """See `instruments.Instrument`."""
 
-    def __init__(self) -> None:
+    def __init__(self, events: ContentionEvents | None = None) -> None:
         self._listeners: list[WaitListener] = []
         self._replaced: list[tuple[type, str, Any, Any]] = []
         self._table = WaitTable()
         self._nested: dict[object, int] = {}
         """By task that waits for a condition: what it has waited meanwhile for the condition's lock."""
         self._stacks = StackTable()
-        self._random = random.Random()
-        self._block_rate_ns, self._mutex_fraction = 1, 1
-        self._events: deque[tuple[Contention, object]] = deque()
-        self.dropped = 0
+        self._events = events or ContentionEvents()
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        dropped = self._events.dropped
+        return (f"{dropped} contentions of asyncio's locks found no room since the process started",) * bool(dropped)
 
     def attach(self, listener: WaitListener) -> None:
         if self._listeners:
@@ -64,9 +64,7 @@ class AsyncioLocks:
                 self._stacks = StackTable()  # it keeps code alive
 
     def flush(self) -> None:
-        # Loops go on adding: what comes from now on is for the next time.
-        events = [self._events.popleft() for _ in range(len(self._events))]
-        contentions = [event._replace(labels=event.labels + labels_of(work)) for event, work in events]
+        contentions = self._events.fetch()
         if contentions:
             for listener in self._listeners:
                 listener.receive_contentions(contentions)
@@ -80,7 +78,7 @@ class AsyncioLocks:
         return _LOOK_SECONDS
 
     def set_wait_rates(self, block_rate_ns: int, mutex_fraction: int) -> None:
-        self._block_rate_ns, self._mutex_fraction = block_rate_ns, mutex_fraction
+        self._events.set_rates(block_rate_ns, mutex_fraction)
 
     def close(self) -> None:
         self._listeners.clear()
@@ -104,20 +102,19 @@ class AsyncioLocks:
             if outer is not None:
                 self._nested[task] = outer + now - began
             if late is not None:
-                self._note(late, None)
+                self._events.note(late, None)
             waited = now - began - inner
             if waited >= _LEAST_WAIT_NS:
                 self._note_wait(waited, sys._getframe(1), task)
 
     def _note_wait(self, waited: int, frame: Any, task: asyncio.Task[Any] | None) -> None:
-        rate = self._block_rate_ns
-        if rate == 0 or (waited < rate and self._random.random() * rate >= waited):
+        chosen = self._events.choose_wait(waited)
+        if chosen is None:
             return
         frames = running_frames(frame)
         for parent in parents(task) if task is not None else ():
             frames += suspended_frames(parent)
-        count, delay = (rate / waited, float(rate)) if waited < rate else (1.0, float(waited))
-        self._note(Contention(_this_thread(), self._stacks.of(frames), None, count, delay), CURRENT.get(None))
+        self._events.note(Contention(_this_thread(), self._stacks.of(frames), None, *chosen), CURRENT.get(None))
 
     def _note_release(self, subject: Any, keys: tuple[str, ...]) -> None:
         for name in keys:
@@ -125,22 +122,19 @@ class AsyncioLocks:
             if key not in self._table:
                 continue
             waited, waiter = self._table.take(key, time.monotonic_ns())
-            fraction = self._mutex_fraction
-            if waiter is None or not waited or fraction == 0 or self._random.random() * fraction >= 1:
+            fraction = self._events.choose_release() if waited else 0.0
+            if waiter is None or not fraction:
                 continue
             stack = self._stacks.take(sys._getframe(2)) or self._stacks.of(())
-            release = Contention(_this_thread(), stack, waiter, float(fraction), float(fraction * waited))
-            self._note(release, CURRENT.get(None))
+            release = Contention(_this_thread(), stack, waiter, fraction, fraction * waited)
+            self._events.note(release, CURRENT.get(None))
             self._table.released(key, release)
 
     def _waiter(self, frame: Any) -> Stack:
         return self._stacks.of(running_frames(frame)[:1])
 
-    def _note(self, contention: Contention, work: object) -> None:
-        if len(self._events) < _MOST_EVENTS:
-            self._events.append((contention, work))
-        else:
-            self.dropped += 1
+    MEASURING = _measured.__code__
+    """Who has this on its stack is measured here."""
 
     # -- the methods ---------------------------------------------------------------------------------------------
 

@@ -24,6 +24,10 @@ class _OfAsyncio:
         self._listeners: list[WaitListener] = []
         self._rates = (1, 1)
 
+    @property
+    def limits(self) -> tuple[str, ...]:
+        return self._made.limits if self._made is not None else ()
+
     def attach(self, listener: WaitListener) -> None:
         self._listeners.append(listener)
         if self._made is not None:
@@ -63,8 +67,7 @@ class _OfAsyncio:
         with THIS_PROCESS.imports.underway():
             from profiling_middleware.instruments.asyncio_locks import AsyncioLocks
             from profiling_middleware.instruments.asyncio_tasks import AsyncioTasks
-            from profiling_middleware.instruments.operations import MEASURED
-        self._made = AsyncioLocks() if self._what == "locks" else AsyncioTasks(measured=MEASURED)
+        self._made = AsyncioLocks() if self._what == "locks" else AsyncioTasks(measuring=AsyncioLocks.MEASURING)
         self._made.set_wait_rates(*self._rates)
         for listener in self._listeners:
             self._made.attach(listener)

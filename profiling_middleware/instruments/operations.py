@@ -76,9 +76,3 @@ def _anyio_lock_waits(lock: Any) -> bool:
 
 def _anyio_semaphore_waits(semaphore: Any) -> bool:
     return semaphore._value <= 0 or bool(semaphore._waiters)
-
-
-MEASURED = frozenset(
-    f"{operation.owner.__module__}.{operation.owner.__name__}.{operation.name}" for operation in _OF_ASYNCIO
-) | {f"{_ANYIO}.Lock.acquire", f"{_ANYIO}.Semaphore.acquire"}
-"""By function: what waits there tells of its waits itself."""

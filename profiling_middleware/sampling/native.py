@@ -100,7 +100,10 @@ class NativeEngine:
                 "/proc/self/task/TID/syscall cannot be read here: work and waits are told apart by clocks only"
             )
         if any(listener.hears_waits for listener in self._listeners) and not self._observes_locks:
-            limits.append("the locks of this interpreter are not as they are known: only those made since are observed")
+            limits.append("the locks of this interpreter are not as they are known: they are seen by looks only")
+        without_stack = _native.contention_totals()[2]
+        if without_stack:
+            limits.append(f"{without_stack} contentions stand without their stack: there was no room for more at once")
         return tuple(limits)
 
     def attach(self, listener: Listener) -> None:

@@ -246,3 +246,25 @@ def test_what_holds_up_a_loop_is_on_its_stack(factory: Factory) -> None:
 
     found = collect(hogs, factory)
     assert delay(found.block, ".hogs", wait="event-loop") == pytest.approx(10 * 0.27e9, rel=0.35)
+
+
+def test_a_condition_made_before_the_start_is_seen_by_looks() -> None:
+    """It has kept its lock's original methods, which nobody measures."""
+    waited, condition = Waited(), asyncio.Condition()
+
+    async def hold() -> None:
+        async with condition:
+            await asyncio.sleep(3.0)
+
+    async def wait_for_it() -> None:
+        began = time.monotonic_ns()
+        await condition.acquire()
+        waited.add(began)
+        condition.release()
+
+    async def main() -> None:
+        await asyncio.gather(hold(), wait_for_it())
+
+    found = collect(main)
+    assert delay(found.block, ".wait_for_it", wait="await") == pytest.approx(waited.ns, rel=0.25)
+    assert delay(found.block, ".wait_for_it", wait="lock") == 0

@@ -17,10 +17,12 @@ from waits_kit import delay
 from profiling_middleware.captures.collector import Collected, Collector
 from profiling_middleware.config import Settings
 from profiling_middleware.sampling import make_engine
-from profiling_middleware.sampling.engine import Engine, EngineReport
+from profiling_middleware.sampling.engine import EngineReport
 
 HOLD, ROUNDS, THREADS = 0.02, 10, 4
 DEADLINE = 30.0
+
+Collect = Callable[..., Collected]
 
 
 class Waited:
@@ -36,29 +38,30 @@ class Waited:
             self.ns += ns
 
 
-@pytest.fixture(params=["native", "polling"])
-def engine(request: pytest.FixtureRequest, need_native: Callable[[], None]) -> Iterator[Engine]:
-    need_native()
+@pytest.fixture(params=["native", "polling", "python"])
+def collect(request: pytest.FixtureRequest, need_native: Callable[[], None]) -> Iterator[Collect]:
+    """Collects from now on; returns what there is when what it is called with has run, each in a thread of its own."""
+    if request.param != "python":
+        need_native()
     engine = make_engine(Settings(engine=request.param, max_overhead=1.0))
-    yield engine
-    engine.close()
-
-
-def collect(engine: Engine, *works: Callable[[], object]) -> Collected:
-    """What is collected while these run, each in a thread of its own."""
     collector = Collector(20.0, EngineReport())
     engine.attach(collector)
-    threads = [threading.Thread(target=work) for work in works]
-    for thread in threads:
-        thread.start()
-    give_up = time.monotonic() + DEADLINE
-    while any(thread.is_alive() for thread in threads):
-        assert time.monotonic() < give_up
-        threads[0].join(min(engine.look(), 0.1))
+
+    def collect(*works: Callable[[], object]) -> Collected:
+        threads = [threading.Thread(target=work) for work in works]
         for thread in threads:
-            thread.join(0.01)
-    engine.detach(collector)
-    return collector.collected()
+            thread.start()
+        give_up = time.monotonic() + DEADLINE
+        while any(thread.is_alive() for thread in threads):
+            assert time.monotonic() < give_up
+            threads[0].join(min(engine.look(), 0.1))
+            for thread in threads:
+                thread.join(0.01)
+        engine.detach(collector)
+        return collector.collected()
+
+    yield collect
+    engine.close()
 
 
 def contended(lock: Any, waited: Waited) -> Callable[[], None]:
@@ -74,8 +77,9 @@ def contended(lock: Any, waited: Waited) -> Callable[[], None]:
 
 
 LOCKS: dict[str, Callable[[], Any]] = {
-    "Lock": threading.Lock,
-    "RLock": threading.RLock,
+    # By their names at the time: the portable engine replaces them.
+    "Lock": lambda: threading.Lock(),
+    "RLock": lambda: threading.RLock(),
     "Condition": threading.Condition,
     "Semaphore": threading.Semaphore,
     "BoundedSemaphore": threading.BoundedSemaphore,
@@ -83,10 +87,10 @@ LOCKS: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("kind", LOCKS)
-def test_waits_for_a_lock_are_on_who_waits_and_on_who_releases_it(kind: str, engine: Engine) -> None:
+def test_waits_for_a_lock_are_on_who_waits_and_on_who_releases_it(kind: str, collect: Collect) -> None:
     waited = Waited()
     hold = contended(LOCKS[kind](), waited)
-    found = collect(engine, *[hold] * THREADS)
+    found = collect(*[hold] * THREADS)
 
     assert delay(found.block, ".hold_in_turn", wait="lock") == pytest.approx(waited.ns, rel=0.05)
     assert delay(found.mutex, ".hold_in_turn", wait="lock") == pytest.approx(waited.ns, rel=0.05)
@@ -95,7 +99,7 @@ def test_waits_for_a_lock_are_on_who_waits_and_on_who_releases_it(kind: str, eng
     assert 0.4 * slept <= delay(found.block, ".hold_in_turn", wait="sleep") <= 1.3 * slept
 
 
-def test_who_waits_on_after_a_release_waits_because_of_it(engine: Engine) -> None:
+def test_who_waits_on_after_a_release_waits_because_of_it(collect: Collect) -> None:
     """Whoever released the lock goes on with the GIL, which the waiter needs, too."""
     waited, lock, begun = Waited(), threading.Lock(), threading.Semaphore(0)
     before = sys.getswitchinterval()
@@ -121,7 +125,7 @@ def test_who_waits_on_after_a_release_waits_because_of_it(engine: Engine) -> Non
 
     sys.setswitchinterval(1.0)
     try:
-        found = collect(engine, releases_late, waits_on)
+        found = collect(releases_late, waits_on)
     finally:
         sys.setswitchinterval(before)
     assert waited.ns >= ROUNDS * 3.5 * HOLD * 1e9
@@ -130,10 +134,10 @@ def test_who_waits_on_after_a_release_waits_because_of_it(engine: Engine) -> Non
     )
 
 
-def test_a_release_is_on_its_line(engine: Engine) -> None:
+def test_a_release_is_on_its_line(collect: Collect) -> None:
     waited = Waited()
     hold = contended(threading.Lock(), waited)
-    found = collect(engine, *[hold] * THREADS)
+    found = collect(*[hold] * THREADS)
     source, first = inspect.getsourcelines(hold)
     line = first + next(number for number, text in enumerate(source) if "lock.release()" in text)
 
@@ -145,7 +149,7 @@ def test_a_release_is_on_its_line(engine: Engine) -> None:
     assert leaves == {(line, "hold_in_turn")}
 
 
-def test_a_with_statement_is_on_its_line(engine: Engine) -> None:
+def test_a_with_statement_is_on_its_line(collect: Collect) -> None:
     waited, lock = Waited(), threading.Lock()
 
     def hold_with() -> None:
@@ -155,12 +159,12 @@ def test_a_with_statement_is_on_its_line(engine: Engine) -> None:
                 waited.add(began)
                 time.sleep(HOLD)
 
-    found = collect(engine, *[hold_with] * THREADS)
+    found = collect(*[hold_with] * THREADS)
     assert delay(found.block, ".hold_with", wait="lock") == pytest.approx(waited.ns, rel=0.05)
     assert delay(found.mutex, ".hold_with") == pytest.approx(waited.ns, rel=0.05)
 
 
-def test_a_wait_for_an_event_is_on_the_waiter_and_on_who_sets_it(engine: Engine) -> None:
+def test_a_wait_for_an_event_is_on_the_waiter_and_on_who_sets_it(collect: Collect) -> None:
     waited, events = Waited(), [threading.Event() for _ in range(ROUNDS)]
 
     def wait_for_events() -> None:
@@ -174,12 +178,12 @@ def test_a_wait_for_an_event_is_on_the_waiter_and_on_who_sets_it(engine: Engine)
             time.sleep(HOLD)
             event.set()
 
-    found = collect(engine, wait_for_events, set_events)
+    found = collect(wait_for_events, set_events)
     assert delay(found.block, ".wait_for_events") == pytest.approx(waited.ns, rel=0.05)
     assert delay(found.mutex, ".set_events") == pytest.approx(waited.ns, rel=0.05)
 
 
-def test_a_queue_is_on_whom_it_is_empty_or_full_for(engine: Engine) -> None:
+def test_a_queue_is_on_whom_it_is_empty_or_full_for(collect: Collect) -> None:
     waited: queue.Queue[int] = queue.Queue(maxsize=1)
     got, put = Waited(), Waited()
 
@@ -199,14 +203,14 @@ def test_a_queue_is_on_whom_it_is_empty_or_full_for(engine: Engine) -> None:
             waited.put(number)
             put.add(began)
 
-    found = collect(engine, get_slowly, put_slowly)
+    found = collect(get_slowly, put_slowly)
     assert delay(found.block, "queue.Queue.get") == pytest.approx(got.ns, rel=0.05, abs=2e6)
     assert delay(found.block, "queue.Queue.put") == pytest.approx(put.ns, rel=0.05, abs=2e6)
     assert delay(found.mutex, ".get_slowly") == pytest.approx(put.ns, rel=0.05, abs=2e6)
     assert delay(found.mutex, ".put_slowly") == pytest.approx(got.ns, rel=0.05, abs=2e6)
 
 
-def test_a_future_is_on_who_waits_for_it_and_the_pools_own_waits_are_idle(engine: Engine) -> None:
+def test_a_future_is_on_who_waits_for_it_and_the_pools_own_waits_are_idle(collect: Collect) -> None:
     waited, closed = Waited(), Waited()
 
     def wait_for_futures() -> None:
@@ -221,7 +225,7 @@ def test_a_future_is_on_who_waits_for_it_and_the_pools_own_waits_are_idle(engine
         pool.shutdown()
         closed.add(began)
 
-    found = collect(engine, wait_for_futures)
+    found = collect(wait_for_futures)
     assert delay(found.block, "Future.result", wait="lock") == pytest.approx(waited.ns, rel=0.05)
     assert delay(found.block, "ThreadPoolExecutor.shutdown") == pytest.approx(closed.ns, rel=0.05)
     assert delay(found.block, "concurrent.futures.thread._worker", wait="lock") == 0

@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
+from profiling_middleware.contentions import ContentionEvents
 from profiling_middleware.instruments.asyncio_locks import AsyncioLocks
 from profiling_middleware.instruments.operations import endings, operations
 from profiling_middleware.model import Contention
@@ -20,6 +21,8 @@ METHODS = [(method.owner, method.name) for method in (*operations(), *endings())
 
 
 class Heard:
+    wait_looks = 8.0
+
     def __init__(self) -> None:
         self.contentions: list[Contention] = []
 
@@ -176,10 +179,9 @@ def test_a_rate_records_some_and_counts_for_all(locks: AsyncioLocks, heard: Hear
     assert sum(wait.delay_ns for wait in waits) == pytest.approx(sum(release.delay_ns for release in releases), rel=0.5)
 
 
-def test_no_event_is_kept_beyond_the_bound_and_each_is_counted(
-    locks: AsyncioLocks, heard: Heard, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("profiling_middleware.instruments.asyncio_locks._MOST_EVENTS", 5)
+def test_no_event_is_kept_beyond_the_bound_and_each_is_counted(heard: Heard) -> None:
+    locks = AsyncioLocks(ContentionEvents(limit=5))
+    locks.attach(heard)
 
     async def main() -> None:
         await contend(asyncio.Lock())
@@ -187,4 +189,7 @@ def test_no_event_is_kept_beyond_the_bound_and_each_is_counted(
     asyncio.run(main())
     locks.flush()
     assert len(heard.contentions) == 5
-    assert locks.dropped > 0
+    locks.detach(heard)
+    (limit,) = locks.limits
+    assert limit.endswith(" contentions of asyncio's locks found no room since the process started")
+    assert int(limit.split()[0]) > 0

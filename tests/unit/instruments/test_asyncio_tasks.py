@@ -40,7 +40,7 @@ def test_a_set_that_changes_is_gone_through_again_or_next_time(
         tasks = [asyncio.create_task(sleeper()) for _ in range(5)]
         references = Unsteady([weakref.ref(task) for task in tasks], changes)
         monkeypatch.setattr(asyncio_tasks, "_task_sets", lambda: [references])
-        some, weight = AsyncioTasks(measured=frozenset())._some_tasks()
+        some, weight = AsyncioTasks()._some_tasks(7)
         assert weight == 1
         for task in tasks:
             task.cancel()
@@ -50,9 +50,11 @@ def test_a_set_that_changes_is_gone_through_again_or_next_time(
 
 
 def test_no_task_and_no_loop_is_kept() -> None:
-    instrument = AsyncioTasks(measured=frozenset())
+    instrument = AsyncioTasks()
 
     class Hears:
+        wait_looks = 8.0
+
         def receive_contentions(self, contentions: object) -> None:
             """Nothing is done with them."""
 

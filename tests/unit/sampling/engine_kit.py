@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from profiling_middleware.model import Frame, Sample
+from profiling_middleware.model import Contention, Frame, Sample
 from profiling_middleware.sampling.engine import Engine
 
 DEADLINE = 30.0
@@ -21,7 +21,7 @@ class Heard:
         self.hears_work, self.hears_waits = True, False
         self.samples: list[Sample] = []
 
-    def receive_contentions(self, contentions: object) -> None:
+    def receive_contentions(self, contentions: Sequence[Contention]) -> None:
         """None are asked for."""
 
     def receive(self, samples: Sequence[Sample]) -> None:

@@ -1,0 +1,60 @@
+"""What the tests of measured locks share."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from engine_kit import DEADLINE, Heard
+
+from profiling_middleware.model import Contention
+from profiling_middleware.sampling.lock_waits import LockWaits
+
+
+class Portable(Heard):
+    """Measures locks in Python, and hears of it."""
+
+    def __init__(self, measures: LockWaits | None = None) -> None:
+        super().__init__()
+        self.hears_waits = True
+        self.measures = measures or LockWaits()
+        self.contentions: list[Contention] = []
+
+    def receive_contentions(self, contentions: Sequence[Contention]) -> None:
+        self.contentions += contentions
+
+    def observe(self) -> None:
+        self.measures.attach(self)
+
+    def leave(self) -> None:
+        self.measures.detach(self)
+
+    def waits(self) -> float:
+        self.measures.flush()
+        found, self.contentions = self.contentions, []
+        return sum(contention.times for contention in found if contention.waiter is None)
+
+    def close(self) -> None:
+        self.leave()
+
+
+def held(lock: Any) -> Callable[[], None]:
+    """Another thread holds the lock until this is called."""
+    taken, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        lock.acquire()
+        taken.set()
+        done.wait(DEADLINE)
+        lock.release()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert taken.wait(DEADLINE)
+
+    def end() -> None:
+        done.set()
+        thread.join(DEADLINE)
+
+    return end
