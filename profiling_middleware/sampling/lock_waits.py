@@ -135,16 +135,16 @@ class LockWaits:
     def wait(self, lock: Any, acquire: Callable[..., Any], *arguments: Any) -> Any:
         if not self._listeners:
             return acquire(*arguments)
-        began = time.monotonic_ns()
-        ident = threading.get_ident()
+        asked, ident = time.monotonic_ns(), threading.get_ident()
         # Taken before and not after the wait: it costs nobody anything now.
         at = self._stack(sys._getframe(2))
+        began = time.monotonic_ns()
         # A signal handler may wait meanwhile, in the same thread and for the same lock.
         outer = lock.waiters.get(ident)
         lock.waiters[ident] = _Waiter(began, at)
         waits = self._threads.setdefault(ident, _ThreadWaits())
         since, waits.since_ns = waits.since_ns, waits.since_ns or began
-        self.own_ns += time.monotonic_ns() - began
+        self.own_ns += began - asked
         result: Any = False
         try:
             result = acquire(*arguments)

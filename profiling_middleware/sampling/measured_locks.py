@@ -167,9 +167,12 @@ def _make_rlock_type(observer: LockObserver) -> type:
     class RLock(original):  # type: ignore[misc]
         __slots__ = ("last_release", "released_ns", "waiters")
 
-        def __init__(self) -> None:
-            self.waiters: dict[int, Any] = {}
+        # Not __init__: a subclass may have one that calls nobody else's.
+        def __new__(cls, *arguments: Any, **named: Any) -> Any:
+            self = original.__new__(cls, *arguments, **named)
+            self.waiters = {}
             self.released_ns, self.last_release = 0, None
+            return self
 
         def acquire(self, blocking: Any = True, timeout: Any = -1) -> bool:
             if timeout == -1 and blocking:

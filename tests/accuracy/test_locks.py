@@ -229,3 +229,29 @@ def test_a_future_is_on_who_waits_for_it_and_the_pools_own_waits_are_idle(collec
     assert delay(found.block, "Future.result", wait="lock") == pytest.approx(waited.ns, rel=0.05)
     assert delay(found.block, "ThreadPoolExecutor.shutdown") == pytest.approx(closed.ns, rel=0.05)
     assert delay(found.block, "concurrent.futures.thread._worker", wait="lock") == 0
+
+
+def test_what_a_busy_thread_waited_for_a_lock_is_not_seen_again_by_looks(collect: Collect) -> None:
+    waited, lock, done = Waited(), threading.Lock(), threading.Event()
+
+    def hold() -> None:
+        while not done.is_set():
+            with lock:
+                time.sleep(0.01)
+            time.sleep(0.002)
+
+    def wait_and_work() -> None:
+        until = time.monotonic() + 1.5
+        while time.monotonic() < until:
+            began = time.monotonic_ns()
+            with lock:
+                waited.add(began)
+            spun = time.thread_time_ns() + 10_000_000
+            while time.thread_time_ns() < spun:
+                pass
+        done.set()
+
+    found = collect(hold, wait_and_work)
+    assert delay(found.block, ".wait_and_work", wait="lock") == pytest.approx(waited.ns, rel=0.05)
+    whole = delay(found.block, ".wait_and_work") + delay(found.block, "<not seen waiting>")
+    assert whole == pytest.approx(waited.ns, rel=0.25)

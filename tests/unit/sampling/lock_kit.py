@@ -35,6 +35,12 @@ class Portable(Heard):
         found, self.contentions = self.contentions, []
         return sum(contention.times for contention in found if contention.waiter is None)
 
+    def releases(self, function: str) -> list[Contention]:
+        """Of those that were heard of since the waits were asked for last, the ones on a function of such a name."""
+        self.measures.flush()
+        found = [one for one in self.contentions if one.waiter is not None]
+        return [one for one in found if one.stack.frames[0].function.endswith(function)]
+
     def close(self) -> None:
         self.leave()
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import _thread
 import concurrent.futures
 import copy
+import os
 import pickle
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -65,9 +67,10 @@ def test_an_rlock_can_be_subclassed(portable: Portable) -> None:
     kind: Any = threading.RLock
 
     class Named(kind):  # type: ignore[misc]
-        name = "mine"
+        def __init__(self, name: str) -> None:
+            self.name = name
 
-    lock = Named()
+    lock = Named("mine")
     with lock, lock:
         assert lock._is_owned()
     assert lock.name == "mine"
@@ -140,14 +143,23 @@ def test_stacks_are_those_of_the_service(portable: Portable) -> None:
     assert release.stack.frames[0].function.endswith(".hold")
 
 
-def test_nested_releases_of_an_rlock_are_not_the_end_of_a_wait(portable: Portable) -> None:
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_nested_releases_of_an_rlock_are_not_the_end_of_a_wait(portable: Portable, by_hand: bool) -> None:
     lock, inner = threading.RLock(), threading.Event()
+
+    def hold_inside() -> None:
+        inner.set()
+        time.sleep(0.05)
 
     def hold() -> None:
         with lock:
-            with lock:
-                inner.set()
-                time.sleep(0.05)
+            if by_hand:
+                lock.acquire()
+                hold_inside()
+                lock.release()
+            else:
+                with lock:
+                    hold_inside()
             time.sleep(0.05)
 
     thread = threading.Thread(target=hold)
@@ -158,12 +170,73 @@ def test_nested_releases_of_an_rlock_are_not_the_end_of_a_wait(portable: Portabl
     with lock:
         waited = time.monotonic_ns() - began
     thread.join(DEADLINE)
-    portable.measures.flush()
-    releases = [
-        one for one in portable.contentions if one.waiter is not None and one.stack.frames[0].function.endswith(".hold")
-    ]
+    releases = portable.releases(".hold")
     assert sum(one.times for one in releases) == 1
     assert sum(one.delay_ns for one in releases) == pytest.approx(waited, rel=0.05)
+
+
+def test_who_gives_up_has_not_waited_for_the_last_release(portable: Portable) -> None:
+    lock, taken = threading.Lock(), threading.Event()
+
+    def take() -> None:
+        with lock:
+            taken.set()
+            time.sleep(0.1)
+
+    lock.acquire()
+    threads = [threading.Thread(target=take), threading.Thread(target=lock.acquire, kwargs={"timeout": 0.15})]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.1)
+    portable.waits()
+    lock.release()
+    assert taken.wait(DEADLINE)
+    for thread in threads:
+        thread.join(DEADLINE)
+    late = [one for one in portable.releases(".test_who_gives_up_has_not_waited_for_the_last_release") if not one.times]
+    assert len(late) == 1
+
+
+def test_a_handler_that_waits_for_the_same_lock_does_not_end_its_threads_wait(portable: Portable) -> None:
+    lock = threading.Lock()
+    end = held(lock)
+
+    def handle(number: int, frame: object) -> None:
+        lock.acquire(timeout=0.02)
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    pokes = [threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1)), threading.Timer(0.2, end)]
+    for poke in pokes:
+        poke.start()
+    portable.waits()
+    began = time.monotonic_ns()
+    try:
+        with lock:
+            waited = time.monotonic_ns() - began
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    for poke in pokes:
+        poke.join(DEADLINE)
+    assert sum(one.delay_ns for one in portable.releases(".hold")) == pytest.approx(waited, rel=0.1)
+
+
+def test_to_come_back_to_a_lock_that_is_free_is_no_wait(portable: Portable) -> None:
+    condition = threading.Condition()
+    with condition:
+        portable.waits()
+        for _ in range(20):
+            condition.wait(0.001)
+    assert portable.waits() <= 25
+
+
+def test_what_was_waited_before_is_forgotten_with_the_last_listener(portable: Portable) -> None:
+    lock = threading.Lock()
+    with lock:
+        lock.acquire(timeout=0.01)
+    ident = threading.get_ident()
+    assert portable.measures.waited_ns(ident, 0) >= 9e6
+    portable.leave()
+    assert portable.measures.waited_ns(ident, 0) == 0
 
 
 def test_what_threading_builds_on_locks_works_and_is_measured(portable: Portable) -> None:
