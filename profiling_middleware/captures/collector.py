@@ -87,24 +87,28 @@ class Collector:
         """Takes what threads waited for besides locks that tell of themselves."""
         for sample in samples:
             waited = sample.wall_ns - sample.cpu_ns - sample.lock_ns
-            if waited <= 0 or _is_own(sample.thread):
+            if waited == 0 or _is_own(sample.thread):
                 continue
-            if sample.moving or sample.reason is Reason.MEASURED:
-                # Not here: it is at work, or this lock tells itself how long it is waited for. Where it has waited is
-                # likely where it will be seen waiting next.
-                self._carry(sample.thread, waited)
+            # Not here: it is at work, or this lock tells itself how long it is waited for. Where it has waited is
+            # likely where it will be seen waiting next. Less than nothing: what it has worked is part of waits told
+            # before, as the portable engine learns only later where that was.
+            elsewhere = sample.moving or sample.reason is Reason.MEASURED or waited < 0
+            carried = self._carried.pop(sample.thread, 0)
+            if elsewhere or waited + carried <= 0:
+                self._carry(sample.thread, waited + carried)
                 continue
-            waited += self._carried.pop(sample.thread, 0)
+            waited += carried
             labels = Label("wait", wait_kind(sample.reason, sample.stack)), *_thread_label(sample.thread)
             self._block.add(sample.stack, labels + sample.labels, 1, waited)
 
     def _carry(self, thread: Thread, waited: int) -> None:
-        self._carried[thread] = self._carried.get(thread, 0) + waited
+        self._carried[thread] = waited
         if len(self._carried) > _MOST_CARRIED:
             # Of threads that have ended, most likely: the oldest goes where it can be seen.
             thread = next(iter(self._carried))
-            labels = Label("wait", "other"), *_thread_label(thread)
-            self._block.add(_NOT_SEEN_WAITING, labels, 1, self._carried.pop(thread))
+            rest = self._carried.pop(thread)
+            if rest > 0:
+                self._block.add(_NOT_SEEN_WAITING, (Label("wait", "other"), *_thread_label(thread)), 1, rest)
 
     def receive_contentions(self, contentions: Sequence[Contention]) -> None:
         """Takes waits for locks, and the releases that ended them."""

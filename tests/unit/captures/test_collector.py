@@ -50,6 +50,13 @@ def test_what_was_waited_before_work_is_where_the_thread_is_seen_waiting_next(co
     assert block(collector) == {("time.nap", "sleep"): (1, 55 * MS)}
 
 
+def test_work_that_is_told_late_was_no_wait(collector: Collector) -> None:
+    """The portable engine hands out CPU time when it knows where it was spent, and what passed meanwhile before."""
+    collector.receive([waits(SLEEPS, 50), waits(WORKS, 0, cpu=30), waits(SLEEPS, 20), waits(SLEEPS, 40)])
+
+    assert block(collector) == {("time.nap", "sleep"): (2, 80 * MS)}
+
+
 def test_work_alone_is_no_wait(collector: Collector) -> None:
     collector.receive([waits(WORKS, 10, cpu=10)])
 
