@@ -21,8 +21,8 @@ from profiling_middleware.sampling.engine import DEFAULT_BLOCK_RATE_NS, DEFAULT_
 from profiling_middleware.timer import TimedCall, TimerThread
 
 MAX_ON_DEMAND = 8
-# As a window of two minutes takes for its wall profile, or a difference of that length.
-STANDING_LOOKS_A_SECOND = 8.0
+# 600 in a window of two minutes; a difference has looks of its own.
+STANDING_LOOKS_A_SECOND = 5.0
 
 
 class TooManyCaptures(Exception):  # noqa: N818 - it says what is the case

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from profiling_middleware.captures.waits import wait_kind, waiting_function
+from profiling_middleware.captures.waits import WaitNames
 from profiling_middleware.model import Contention, Frame, Label, ProfileSample, Reason, Sample, Stack, Thread
 from profiling_middleware.sampling.engine import EngineReport
 from profiling_middleware.threads import OWN_THREADS
@@ -74,6 +74,7 @@ class Collector:
         self._block = ContentionSums()
         self._mutex = ContentionSums()
         self._began_ns, self._began = time.time_ns(), time.monotonic_ns()
+        self._names = WaitNames()
         self._carried: dict[Thread, int] = {}
         """Waits between two pieces of work, of threads that have not been seen waiting since."""
 
@@ -98,7 +99,7 @@ class Collector:
                 self._carry(sample.thread, waited + carried)
                 continue
             waited += carried
-            labels = Label("wait", wait_kind(sample.reason, sample.stack)), *_thread_label(sample.thread)
+            labels = Label("wait", self._names.kind(sample.reason, sample.stack)), *_thread_label(sample.thread)
             self._block.add(sample.stack, labels + sample.labels, 1, waited)
 
     def _carry(self, thread: Thread, waited: int) -> None:
@@ -116,11 +117,11 @@ class Collector:
             if _is_own(thread):
                 continue
             where = waiter if waiter is not None else stack
-            kind = Label("wait", wait_kind(reason, where))
+            kind = Label("wait", self._names.kind(reason, where))
             if waiter is None:
                 self._block.add(stack, (kind, *_thread_label(thread), *labels), count, delay_ns)
             else:
-                by = Label("waiter", waiting_function(waiter))
+                by = Label("waiter", self._names.waiting(waiter))
                 self._mutex.add(stack, (kind, by, *_thread_label(thread), *labels), count, delay_ns)
 
 

@@ -72,6 +72,7 @@ _WAITING = (
     "socket.",
 )
 _DEEPEST = 4
+_MOST_NAMED = 10_000
 
 
 def wait_kind(reason: Reason, stack: Stack) -> str:
@@ -89,6 +90,36 @@ def wait_kind(reason: Reason, stack: Stack) -> str:
     if any(frame.function.startswith(_SUBPROCESS) for frame in frames[:_DEEPEST]):
         return "subprocess"
     return _BY_REASON.get(reason, "other")
+
+
+class WaitNames:
+    """What `wait_kind` and `waiting_function` say, asked once for each stack: a bounded number."""
+
+    def __init__(self, limit: int = _MOST_NAMED) -> None:
+        self._limit = limit
+        self._kinds: dict[tuple[Reason, Stack], str] = {}
+        self._waiting: dict[Stack, str] = {}
+
+    def kind(self, reason: Reason, stack: Stack) -> str:
+        """See `wait_kind`."""
+        known = self._kinds.get((reason, stack))
+        if known is None:
+            self._make_room()
+            known = self._kinds[reason, stack] = wait_kind(reason, stack)
+        return known
+
+    def waiting(self, stack: Stack) -> str:
+        """See `waiting_function`."""
+        known = self._waiting.get(stack)
+        if known is None:
+            self._make_room()
+            known = self._waiting[stack] = waiting_function(stack)
+        return known
+
+    def _make_room(self) -> None:
+        if len(self._kinds) + len(self._waiting) >= self._limit:
+            self._kinds.clear()
+            self._waiting.clear()
 
 
 def _only_for_work(frames: tuple[Frame, ...]) -> bool:

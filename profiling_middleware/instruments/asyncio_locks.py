@@ -26,7 +26,7 @@ from profiling_middleware.stacks import StackTable
 
 # What waits this short did not wait: the original only went round once more.
 _LEAST_WAIT_NS = 20_000
-_LOOK_SECONDS = 1.0
+_LOOK_SECONDS = 2.0
 
 Wait = Callable[..., Coroutine[Any, Any, Any]]
 

@@ -27,9 +27,10 @@ from profiling_middleware.stacks import StackTable
 # For each look at threads so many tasks: 80 a second for half a minute, 32 all the time. 2,400 of them tell a share of
 # one half within 0.01 (one standard deviation of a binomial). 16 are walked in less than a millisecond.
 _TASKS_A_THREAD_LOOK = 4.0
+_THREAD_LOOKS_A_LOOK = 4.0
 _MOST_PASSED = 50_000
 _TRIES = 3
-_LOOK_SECONDS = 0.2
+_SHORTEST_SECONDS, _LONGEST_SECONDS = 0.2, 0.4
 # A loop that answers later than this is held up.
 _PATIENCE_SECONDS = 0.03
 _LONGEST_ELAPSED_NS = 1_000_000_000
@@ -62,6 +63,10 @@ class AsyncioTasks:
         self._random = random.Random()
         self._looked_ns = 0
         self._asks = False
+        self._seconds = _LONGEST_SECONDS
+        """Between looks."""
+        self._count = 1
+        """Tasks a look."""
         self.cost_ns = 0
 
     @property
@@ -74,13 +79,22 @@ class AsyncioTasks:
             self._looked_ns = time.monotonic_ns()
             self._asks = False
         self._listeners.append(listener)
+        self._adjust()
 
     def detach(self, listener: WaitListener) -> None:
         if listener in self._listeners:
             self._listeners.remove(listener)
+            self._adjust()
         if not self._listeners:
             self._loops.clear()
             self._stacks.clear()  # it keeps code alive
+
+    def _adjust(self) -> None:
+        """Looks as often, and at as many, as the listeners want."""
+        looks = max((listener.wait_looks for listener in self._listeners), default=0.0)
+        wanted = _THREAD_LOOKS_A_LOOK / looks if looks else _LONGEST_SECONDS
+        self._seconds = min(_LONGEST_SECONDS, max(_SHORTEST_SECONDS, wanted))
+        self._count = max(1, math.ceil(looks * _TASKS_A_THREAD_LOOK * self._seconds))
 
     def flush(self) -> None:
         """Nothing is pending: looks tell at once."""
@@ -96,7 +110,7 @@ class AsyncioTasks:
     def look(self) -> float:
         asyncio_loaded = "asyncio.tasks" in sys.modules
         if not self._listeners or not asyncio_loaded:
-            return _LOOK_SECONDS
+            return self._seconds
         began = time.thread_time_ns()
         if self._asks:
             found, pause = self._who_holds_up(), self._jittered()
@@ -116,8 +130,7 @@ class AsyncioTasks:
     def _where_tasks_wait(self) -> list[Contention]:
         now = time.monotonic_ns()
         elapsed, self._looked_ns = min(now - self._looked_ns, _LONGEST_ELAPSED_NS), now
-        looks = max(listener.wait_looks for listener in self._listeners)
-        tasks, weight = self._some_tasks(max(1, math.ceil(looks * _TASKS_A_THREAD_LOOK * _LOOK_SECONDS)))
+        tasks, weight = self._some_tasks(self._count)
         found = []
         for task in tasks:
             loop = task.get_loop()
@@ -183,7 +196,7 @@ class AsyncioTasks:
             stack = self._stacks.take(frame) if frame is not None else None
             if stack is None or loop is None or not loop.is_running():
                 continue
-            elapsed = int(_LOOK_SECONDS * 1e9)
+            elapsed = int(self._seconds * 1e9)
             found.append(Contention(self._thread_of(loop), stack, None, 1.0, elapsed, reason=Reason.EVENT_LOOP))
         frames.clear()
         return found
@@ -194,7 +207,7 @@ class AsyncioTasks:
         return Thread(thread.name if thread is not None else "event loop", 0)
 
     def _jittered(self) -> float:
-        return (_LOOK_SECONDS - _PATIENCE_SECONDS) * self._random.uniform(0.5, 1.5)
+        return (self._seconds - _PATIENCE_SECONDS) * self._random.uniform(0.5, 1.5)
 
 
 def _picked(references: set[Any], start: int, stop: int, step: int) -> list[Any]:

@@ -89,8 +89,7 @@ static uint32_t stack_here(const PyThreadState *state)
     } here;
     static struct raw_stack stack;
     bool lost;
-    if (walk_own(state, &stack) != WALK_DONE)
-        return NO_STACK;
+    walk_here(state, &stack);
     here.record.depth = (uint16_t)stack.depth;
     here.record.codes_freed = codes_freed();
     memcpy(here.places, stack.places, stack.depth * sizeof *stack.places);

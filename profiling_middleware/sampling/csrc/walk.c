@@ -80,3 +80,12 @@ enum walked walk_own(const PyThreadState *state, struct raw_stack *stack)
     }
     return entered || stack->depth == 0 ? WALK_DONE : WALK_TORN;
 }
+
+void walk_here(const PyThreadState *state, struct raw_stack *stack)
+{
+    stack->depth = 0;
+    const Frame *frame = (const Frame *)((const struct top *)top_pointer((uintptr_t)state, state))->frame;
+    for (; frame != NULL; frame = frame->previous)
+        if (!frame_is_nobodys(frame) && !stack_push(stack, frame_code(frame), frame_instruction(frame)))
+            return;
+}
