@@ -245,10 +245,8 @@ class Recorder:
         if not self._looking:
             self._looking = True
             self._look()
-            for number, instrument in enumerate(self._instruments):
-                # One that is still planned from before is not to come twice.
-                if number in self._instrument_calls:
-                    self._instrument_calls.pop(number).cancel()
+        for number, instrument in enumerate(self._instruments):
+            if number not in self._instrument_calls:
                 self._look_with(number, instrument)
 
     def _drop(self, recording: Recording) -> Capture | None:
@@ -271,13 +269,14 @@ class Recorder:
         self._timer.timeline.call_at(self._timer.timeline.now() + pause, self._look)
 
     def _look_with(self, number: int, instrument: Instrument) -> None:
-        if not self._looking:
-            return
+        self._instrument_calls.pop(number, None)
         try:
-            pause = instrument.look()
+            pause = instrument.look() if self._looking else None
         except Exception:
             self._logger.exception("profiling: %s failed and is left out", type(instrument).__name__)
             instrument.close()
+            return
+        if pause is None:
             return
         timeline = self._timer.timeline
         self._instrument_calls[number] = timeline.call_at(

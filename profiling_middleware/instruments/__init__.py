@@ -35,8 +35,8 @@ class Instrument(Protocol):
     def flush(self) -> None:
         """Hands all listeners everything up to now."""
 
-    def look(self) -> float:
-        """Does what has its time, and returns the seconds until the next time."""
+    def look(self) -> float | None:
+        """Does what has its time; returns the seconds until the next time, None for not before somebody listens."""
 
     def set_wait_rates(self, block_rate_ns: int, mutex_fraction: int) -> None:
         """As `sampling.engine.Engine.set_wait_rates`."""

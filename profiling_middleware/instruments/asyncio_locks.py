@@ -69,10 +69,11 @@ class AsyncioLocks:
             for listener in self._listeners:
                 listener.receive_contentions(contentions)
 
-    def look(self) -> float:
+    def look(self) -> float | None:
+        if not self._listeners:
+            return None
         self.flush()
-        if self._listeners:
-            self._replace()
+        self._replace()
         if self._stacks.is_full:
             self._stacks = StackTable()  # a loop that uses the old one at this moment goes on with it
         return _LOOK_SECONDS

@@ -107,10 +107,9 @@ class AsyncioTasks:
         self._loops.clear()
         self._stacks.clear()
 
-    def look(self) -> float:
-        asyncio_loaded = "asyncio.tasks" in sys.modules
-        if not self._listeners or not asyncio_loaded:
-            return self._seconds
+    def look(self) -> float | None:
+        if not self._listeners:
+            return None
         began = time.thread_time_ns()
         if self._asks:
             found, pause = self._who_holds_up(), self._jittered()

@@ -45,7 +45,9 @@ class _OfAsyncio:
         if self._made is not None:
             self._made.flush()
 
-    def look(self) -> float:
+    def look(self) -> float | None:
+        if not self._listeners:
+            return None
         if self._made is None:
             self._make()
         return _LOOK_SECONDS if self._made is None else self._made.look()
