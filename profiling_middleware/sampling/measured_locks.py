@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 _LOCK_TYPE: type = _thread.LockType
 _RLOCK_TYPE: type = _thread.RLock
+_ORIGINAL_LOCK: object = threading.Lock
 
 
 class LockObserver(Protocol):
@@ -35,9 +36,10 @@ class LockFactories:
 
     def __init__(self, observer: LockObserver) -> None:
         lock = _make_lock_type(observer)
+        allocate_lock = _make_factory(lock)
         self._replacements: dict[tuple[Any, str], Any] = {
-            (threading, "Lock"): lock,
-            (threading, "_allocate_lock"): lock,
+            (threading, "Lock"): lock if isinstance(threading.Lock, type) else allocate_lock,
+            (threading, "_allocate_lock"): allocate_lock,
             (threading, "RLock"): _make_rlock_type(observer),
             (threading.Thread, "join"): _make_join(observer),
         }
@@ -62,6 +64,12 @@ class LockFactories:
 
 class _LikeLock(type):
     """Makes every lock an instance, and every lock type a subclass, whoever made it and when."""
+
+    def __call__(cls, *arguments: Any, **named: Any) -> Any:
+        # Since 3.13 the type of locks makes them.
+        if not isinstance(_ORIGINAL_LOCK, type):
+            raise TypeError("cannot create '_thread.lock' instances")
+        return super().__call__(*arguments, **named)
 
     def __instancecheck__(cls, instance: object) -> bool:
         return isinstance(instance, _LOCK_TYPE)
@@ -92,6 +100,17 @@ def _make_join(observer: LockObserver) -> Any:
         wait(_End(), original, self, timeout)
 
     return join
+
+
+def _make_factory(lock: Any) -> Callable[[], Any]:
+    new, begin = lock.__new__, lock.__init__
+
+    def allocate_lock() -> Any:
+        made = new(lock)
+        begin(made)
+        return made
+
+    return allocate_lock
 
 
 def _make_lock_type(observer: LockObserver) -> type:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tarfile
@@ -25,7 +26,17 @@ PACKAGES = (
     Package(
         "starlette",
         "0.50.0",
-        ("httpx", "itsdangerous", "jinja2", "python-multipart", "pyyaml", "pytest<9", "trio", "typing_extensions"),
+        (
+            "anyio==4.11.0",
+            "httpx",
+            "itsdangerous",
+            "jinja2",
+            "python-multipart",
+            "pyyaml",
+            "pytest<9",
+            "trio",
+            "typing_extensions",
+        ),
     ),
     Package(
         "anyio",
@@ -60,7 +71,7 @@ PACKAGES = (
             "click",
             "pygments",
             "rich",
-            "anyio",
+            "anyio==4.11.0",
             "cryptography",
         ),
         ("-m", "not network"),
@@ -123,7 +134,9 @@ def _environment(package: Package, source: Path, work: Path) -> Path:
 
 
 def _run(*command: str) -> None:
-    subprocess.run(command, check=True)
+    # Without this project on the path: pip would see what that needs.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    subprocess.run(command, check=True, env=environment)
 
 
 if __name__ == "__main__":

@@ -49,12 +49,17 @@ def test_a_measured_lock_claims_to_be_an_original_one(portable: Portable) -> Non
     assert isinstance(lock, _thread.LockType)
     assert lock.__class__ is _thread.LockType
     assert isinstance(rlock, _thread.RLock)
-    kind: Any = threading.Lock
+    kind: Any = type(lock)
     assert isinstance(lock, kind)
     assert isinstance(old, kind)
     assert not isinstance(rlock, kind)
     assert issubclass(_thread.LockType, kind)
     assert not issubclass(int, kind)
+    if sys.version_info >= (3, 13):
+        assert threading.Lock is kind
+    else:
+        with pytest.raises(TypeError, match=r"cannot create '_thread\.lock' instances"):
+            kind()
     with pytest.raises(TypeError, match="not an acceptable base type"):
         type("Sub", (kind,), {})
     with pytest.raises(TypeError):
