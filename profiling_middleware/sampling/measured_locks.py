@@ -110,6 +110,7 @@ def _make_factory(lock: Any) -> Callable[[], Any]:
         begin(made)
         return made
 
+    allocate_lock.__module__, allocate_lock.__qualname__ = "_thread", "allocate_lock"
     return allocate_lock
 
 
