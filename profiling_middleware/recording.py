@@ -14,6 +14,7 @@ from profiling_middleware.captures import CAPTURES, CUMULATIVE, Capture
 from profiling_middleware.captures.collector import Collector
 from profiling_middleware.captures.sources import Sources
 from profiling_middleware.instruments import Instrument
+from profiling_middleware.instruments.looks import InstrumentLooks
 from profiling_middleware.keys import new_capture_id
 from profiling_middleware.model import CaptureInfo
 from profiling_middleware.pipeline import Pipeline, Request, Result
@@ -78,7 +79,7 @@ class Recorder:
         self._make_engine = make_engine
         self._engine: Engine | None = None
         self._instruments = instruments
-        self._instrument_calls: dict[int, TimedCall] = {}
+        self._instrument_looks = InstrumentLooks(instruments, timer.timeline, logger)
         self._pipeline = pipeline
         self._service = service
         self._instance = instance
@@ -245,9 +246,7 @@ class Recorder:
         if not self._looking:
             self._looking = True
             self._look()
-        for number, instrument in enumerate(self._instruments):
-            if number not in self._instrument_calls:
-                self._look_with(number, instrument)
+        self._instrument_looks.go_on()
 
     def _drop(self, recording: Recording) -> Capture | None:
         if self._running.pop(recording.info.capture_id, None) is None:
@@ -267,21 +266,6 @@ class Recorder:
             self._abandon_engine(error)
             return
         self._timer.timeline.call_at(self._timer.timeline.now() + pause, self._look)
-
-    def _look_with(self, number: int, instrument: Instrument) -> None:
-        self._instrument_calls.pop(number, None)
-        try:
-            pause = instrument.look() if self._looking else None
-        except Exception:
-            self._logger.exception("profiling: %s failed and is left out", type(instrument).__name__)
-            instrument.close()
-            return
-        if pause is None:
-            return
-        timeline = self._timer.timeline
-        self._instrument_calls[number] = timeline.call_at(
-            timeline.now() + pause, partial(self._look_with, number, instrument)
-        )
 
     def _fail(self, recording: Recording, error: Exception) -> None:
         self.failed += 1
