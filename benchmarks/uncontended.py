@@ -1,7 +1,6 @@
 """What a lock that nobody waits for costs while locks are observed, against one that is not: `with lock:`.
 
-`python -m benchmarks.uncontended [--turns 300] [--engine auto]`. Turns with and without alternate in one process. The
-portable engine measures only locks that are made meanwhile: with every engine the observed lock is such a one.
+`python -m benchmarks.uncontended [--turns 300]`. Turns with and without alternate in one process.
 """
 
 from __future__ import annotations
@@ -12,11 +11,12 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from benchmarks.pairs import machine
 from profiling_middleware.captures.collector import Collector
-from profiling_middleware.config import ENGINES, Settings
+from profiling_middleware.config import Settings
 from profiling_middleware.instruments.asyncio_locks import AsyncioLocks
 from profiling_middleware.sampling import make_engine
 from profiling_middleware.sampling.engine import EngineReport
@@ -28,32 +28,26 @@ def main() -> None:
     """Locks of threads, then asyncio's."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.uncontended", description=__doc__)
     parser.add_argument("--turns", type=int, default=300)
-    parser.add_argument("--engine", choices=ENGINES, default="auto")
-    options = parser.parse_args()
-    turns = options.turns
+    turns = parser.parse_args().turns
     print(f"ns each time, and the ratio: median [10 % 90 %] of {turns} turns; {machine()}")
-    engine, collector = make_engine(Settings(engine=options.engine)), Collector(8.0, EngineReport())
-    for name in ("Lock", "RLock"):
+    engine = make_engine(Settings())
+    for name, lock in (("threading.Lock", threading.Lock()), ("threading.RLock", threading.RLock())):
+        collector = Collector(8.0, EngineReport())
 
-        def make(name: str = name) -> Any:
-            return getattr(threading, name)()
+        def on(collector: Collector = collector) -> None:
+            engine.attach(collector)
 
-        _report(
-            f"threading.{name}", turns, make, _with, lambda: engine.attach(collector), lambda: engine.detach(collector)
-        )
-    instrument = AsyncioLocks()
+        def off(collector: Collector = collector) -> None:
+            engine.detach(collector)
 
-    def take_all(lock: asyncio.Lock) -> float:
-        return asyncio.run(_async_with(lock))
+        _report(name, turns, partial(_with, lock), on, off)
+    instrument, collector = AsyncioLocks(), Collector(8.0, EngineReport())
+    alock = asyncio.Lock()
 
-    _report(
-        "asyncio.Lock",
-        turns,
-        asyncio.Lock,
-        take_all,
-        lambda: instrument.attach(collector),
-        lambda: instrument.detach(collector),
-    )
+    def take_all() -> float:
+        return asyncio.run(_async_with(alock))
+
+    _report("asyncio.Lock", turns, take_all, lambda: instrument.attach(collector), lambda: instrument.detach(collector))
 
 
 def _with(lock: Any) -> float:
@@ -73,18 +67,13 @@ async def _async_with(lock: asyncio.Lock) -> float:
 
 
 def _report(
-    name: str,
-    turns: int,
-    make: Callable[[], Any],
-    take: Callable[[Any], float],
-    on: Callable[[], object],
-    off: Callable[[], object],
+    name: str, turns: int, take: Callable[[], float], on: Callable[[], object], off: Callable[[], object]
 ) -> None:
     plain, observed = [], []
     for _ in range(turns):
-        plain.append(take(make()))
+        plain.append(take())
         on()
-        observed.append(take(make()))
+        observed.append(take())
         off()
     ratios = [one / other for one, other in zip(observed, plain, strict=True)]
     low, *_, high = statistics.quantiles(ratios, n=10)

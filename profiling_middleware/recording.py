@@ -239,7 +239,7 @@ class Recorder:
                 continue
             self._running[recording.info.capture_id] = recording
             recording.end_call = self._timer.timeline.call_at(end, partial(self.end, recording))
-        if self._running:
+        if self._running or self._standing is not None:
             self._look_on()
 
     def _look_on(self) -> None:

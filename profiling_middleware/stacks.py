@@ -43,10 +43,8 @@ class _Code:
 class StackTable:
     """The stacks seen so far, bounded: when full it begins anew and counts that."""
 
-    def __init__(self, limit: int = _MAX_KNOWN, hidden: tuple[str, ...] = ()) -> None:
-        """Functions whose names begin with one of `hidden` are left out at the leaf."""
+    def __init__(self, limit: int = _MAX_KNOWN) -> None:
         self._limit = limit
-        self._hidden = hidden
         self._codes: dict[int, _Code] = {}
         self._by_position: dict[tuple[int, ...], Stack] = {}
         self._by_frames: dict[tuple[Frame, ...], Stack] = {}
@@ -137,8 +135,6 @@ class StackTable:
             self._codes[code].frame(instruction)
             for code, instruction in zip(position[::2], position[1::2], strict=True)
         ]
-        while self._hidden and frames and frames[0].function.startswith(self._hidden):
-            del frames[0]
         if truncated:
             frames.append(TRUNCATED)
         return self.intern(tuple(frames))

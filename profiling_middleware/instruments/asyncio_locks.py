@@ -52,6 +52,7 @@ class AsyncioLocks:
         if self._listeners:
             self.flush()
         else:
+            self._events.clear()  # of waits that ended after the last listener had left
             self._replace()
         self._listeners.append(listener)
 

@@ -15,6 +15,7 @@
 #include "csrc/natives.h"
 #include "csrc/ring.h"
 #include "csrc/sampler.h"
+#include "csrc/tasks.h"
 #include "csrc/threads.h"
 #include "csrc/walk.h"
 
@@ -298,6 +299,19 @@ static PyObject *contention_totals(PyObject *self, PyObject *unused)
                          contention_counts.own_ns);
 }
 
+static PyObject *task_ids(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    return tasks_ids();
+}
+
+static PyObject *task_name(PyObject *self, PyObject *id)
+{
+    (void)self;
+    long number = PyLong_AsLong(id);
+    return number == -1 && PyErr_Occurred() ? NULL : tasks_name(number);
+}
+
 static PyObject *watch(PyObject *self, PyObject *variable)
 {
     (void)self;
@@ -385,6 +399,8 @@ static PyMethodDef methods[] = {
     {"leave_locks", leave_locks, METH_NOARGS, NULL},
     {"set_contention_rates", set_contention_rates, METH_VARARGS, NULL},
     {"contention_totals", contention_totals, METH_NOARGS, NULL},
+    {"task_ids", task_ids, METH_NOARGS, NULL},
+    {"task_name", task_name, METH_O, NULL},
     {"watch", watch, METH_O, NULL},
     {"own_stack", own_stack, METH_NOARGS, NULL},
     {"own_stack_from_outside", own_stack_from_outside, METH_NOARGS, NULL},

@@ -125,3 +125,9 @@ def own_stack_from_outside() -> list[tuple[CodeType | int, int]] | None:
 
 def own_label() -> object:
     """The subject of the caller's label, if it is seen alike from inside and outside, else None."""
+
+def task_ids() -> list[int]:
+    """The native ids of all threads of the process; empty where the system does not tell."""
+
+def task_name(native_id: int) -> str:
+    """The name that the system shows for a thread (15 bytes at most); empty when it has ended."""

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 
+from profiling_middleware.descriptors import open_to_read, opener
 from profiling_middleware.model import Reason
 from profiling_middleware.process import THIS_PROCESS
 from profiling_middleware.sampling.reasons import Reasons
@@ -86,7 +87,7 @@ class ThreadClocks:
     def _read_memory(address: int, size: int) -> bytes:
         # Through the kernel: an address that is gone is an error here and would be a crash if it were loaded.
         try:
-            descriptor = os.open("/proc/self/mem", os.O_RDONLY)
+            descriptor = open_to_read("/proc/self/mem")
         except OSError:
             return b""
         try:
@@ -178,7 +179,7 @@ class RunStates:
     def _open(self, native_id: int) -> int:
         if len(self._descriptors) >= _KEPT_DESCRIPTORS:
             self.forget(next(iter(self._descriptors)))
-        descriptor = os.open(f"{_TASKS}/{native_id}/syscall", os.O_RDONLY)
+        descriptor = open_to_read(f"{_TASKS}/{native_id}/syscall")
         self._descriptors[native_id] = descriptor
         return descriptor
 
@@ -194,9 +195,8 @@ def native_thread_ids() -> list[int]:
 def native_thread_name(native_id: int) -> str:
     """The name the system shows for a thread (15 bytes at most)."""
     try:
-        return Path(f"{_TASKS}/{native_id}/comm").read_text(encoding="utf-8", errors="replace").strip() or str(
-            native_id
-        )
+        with open(f"{_TASKS}/{native_id}/comm", encoding="utf-8", errors="replace", opener=opener) as name:
+            return name.read().strip() or str(native_id)
     except OSError:
         return str(native_id)
 
@@ -228,7 +228,7 @@ def _interpreter_data() -> range | None:
             import ctypes
 
         runtime = ctypes.addressof(ctypes.c_char.in_dll(ctypes.pythonapi, "_PyRuntime"))
-        with Path("/proc/self/maps").open(encoding="utf-8", errors="replace") as maps:
+        with open("/proc/self/maps", encoding="utf-8", errors="replace", opener=opener) as maps:
             for line in maps:
                 low, high = (int(bound, 16) for bound in line.split()[0].split("-"))
                 if low <= runtime < high:

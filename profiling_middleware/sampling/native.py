@@ -69,7 +69,7 @@ class NativeEngine:
         self._listeners: list[Listener] = []
         self._governor = Governor(max_overhead)
         self._accounts = Accounts()
-        self._natives = NativeThreads()
+        self._natives = NativeThreads(_native.task_ids, _native.task_name)
         self._own = OwnCpu()
         at_once = _SAMPLES_A_RING / (rate * (os.cpu_count() or 1))
         self._longest_drain = min(_MOST_DRAIN_SECONDS, max(_IDLE_DRAIN_SECONDS, at_once))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 
 from profiling_middleware.model import Thread
-from profiling_middleware.sampling.clocks import ThreadClocks, native_thread_ids, native_thread_name
+from profiling_middleware.sampling.clocks import ThreadClocks
 
 
 class NativeThreads:
     """The process's threads besides those of Python, from one `take()` to the next."""
 
-    def __init__(self) -> None:
+    def __init__(self, list_ids: Callable[[], list[int]], name_of: Callable[[int], str]) -> None:
+        """`list_ids` returns the native ids of all threads of the process, `name_of` what the system calls one."""
+        self._list_ids, self._name_of = list_ids, name_of
         self._used: dict[int, tuple[Thread, int]] = {}
 
     @property
@@ -23,13 +25,13 @@ class NativeThreads:
         """CPU time (ns) that each has used since the last time; `others` are the native ids of those with Python."""
         before, self._used = self._used, {}
         spent = []
-        for native_id in native_thread_ids():
+        for native_id in self._list_ids():
             cpu = None if native_id in others else ThreadClocks.cpu_ns(native_id)
             if cpu is None:
                 continue
             known = before.get(native_id)
             if known is None or cpu < known[1]:
-                known = Thread(native_thread_name(native_id), native_id), 0
+                known = Thread(self._name_of(native_id) or str(native_id), native_id), 0
             self._used[native_id] = known[0], cpu
             if cpu > known[1]:
                 spent.append((known[0], cpu - known[1]))

@@ -23,7 +23,6 @@ from profiling_middleware.sampling.clocks import (
 )
 from profiling_middleware.sampling.engine import EngineReport, Listener
 from profiling_middleware.sampling.estimated import EstimatedClocks
-from profiling_middleware.sampling.lock_waits import HIDDEN, LockWaits
 from profiling_middleware.sampling.watched import WatchedThread, WatchedThreads
 from profiling_middleware.stacks import StackTable
 
@@ -52,8 +51,7 @@ class PythonEngine:
         self._listeners: list[Listener] = []
         self._clocks = ThreadClocks() if ThreadClocks.available() else EstimatedClocks()
         self._states = RunStates()
-        self._stacks = StackTable(hidden=HIDDEN)
-        self._locks = LockWaits()
+        self._stacks = StackTable()
         self._own_stack = self._stacks.intern((_OWN_FRAME,))
         self._ended = Thread("ended threads", 0)
         self._threads = WatchedThreads(self._clocks, self._stacks)
@@ -78,12 +76,7 @@ class PythonEngine:
             "CPU time is exact and stands under <not seen running>",
         )
         if any(listener.hears_waits for listener in self._listeners):
-            known = (
-                *known,
-                "locks made before this began, and those of C, are seen by looks only, without who made others wait",
-            )
-        if self._locks.dropped:
-            known = (*known, f"{self._locks.dropped} contentions of locks found no room since the process started")
+            known = (*known, "this engine sees waits for locks by looks only, and not who made others wait")
         if not self._clocks.exact:
             return (*known, "this system has no CPU clocks for threads: the process's CPU time is shared by estimate")
         if self._states.available:
@@ -99,17 +92,11 @@ class PythonEngine:
         else:
             self._begin()
         self._listeners.append(listener)
-        if listener.hears_waits:
-            self._locks.attach(listener)
 
     def detach(self, listener: Listener) -> None:
         if listener not in self._listeners:
             return
         self._cut()
-        self._locks.detach(listener)
-        if not self._locks.listens:
-            for watched in self._threads.all():
-                watched.locks_ns = 0  # they are counted anew the next time
         self._listeners.remove(listener)
         if not self._listeners:
             self.close()
@@ -119,11 +106,10 @@ class PythonEngine:
             self._cut()
 
     def set_wait_rates(self, block_rate_ns: int, mutex_fraction: int) -> None:
-        self._locks.set_rates(block_rate_ns, mutex_fraction)
+        """It measures no lock by itself."""
 
     def look(self) -> float:
         self._observe(everything=False)
-        self._locks.flush()
         spent = self._own.total_ns() - self._own_looked_ns
         self._own_looked_ns += spent
         # The thread does more than look, such as ending a capture: that is no reason to look less often afterwards.
@@ -142,7 +128,7 @@ class PythonEngine:
     def report(self) -> EngineReport:
         return EngineReport(
             looks=self._looks,
-            cpu_ns=self._own.total_ns() + self._locks.own_ns,
+            cpu_ns=self._own.total_ns(),
             lost_stacks=self._lost,
             not_placed_ns=self._not_placed_ns,
             table_clears=self._stacks.clears,
@@ -156,7 +142,6 @@ class PythonEngine:
 
     def close(self) -> None:
         self._listeners.clear()
-        self._locks.close()
         self._threads.clear()
         self._states.close()
         self._stacks.clear()
@@ -219,8 +204,6 @@ class PythonEngine:
                 self._close_wait(watched, self._last_ns, samples)
                 self._give_up(watched, self._last_ns, samples)
             self._threads.forget(watched)
-            if watched.ident is not None:
-                self._locks.forget(watched.ident)
             self._states.forget(watched.native_id)
             return 0
         if spent:
@@ -247,9 +230,7 @@ class PythonEngine:
             cpu = spent + watched.carried_ns
             watched.carried_ns = 0
             # What it has waited since it was seen last, it has waited somewhere else.
-            passed = now - watched.since_ns
-            locks = self._lock_waits(watched, now, passed)
-            samples.append(Sample(now, watched.thread, seen, cpu, passed, lock_ns=locks, moving=True))
+            samples.append(Sample(now, watched.thread, seen, cpu, now - watched.since_ns, moving=True))
             watched.since_ns = now
         else:
             watched.carried_ns += spent
@@ -261,8 +242,7 @@ class PythonEngine:
         state = self._states.of(watched.native_id)
         if state is RunState.WAITING:
             self._stacks.seen_waiting(leaf)
-            measured = watched.ident is not None and self._locks.is_waiting(watched.ident)
-            watched.reason = Reason.MEASURED if measured else self._states.reason
+            watched.reason = self._states.reason
             return False
         watched.reason = Reason.UNKNOWN
         # Who is about to run was either interrupted in its work, or has just been woken from a wait and not worked
@@ -272,18 +252,8 @@ class PythonEngine:
     def _close_wait(self, watched: WatchedThread, until: int, samples: list[Sample]) -> None:
         waited = until - watched.since_ns
         if waited > 0:
-            locks, reason = self._lock_waits(watched, until, waited), watched.reason
-            samples.append(Sample(until, watched.thread, watched.stack, 0, waited, lock_ns=locks, reason=reason))
+            samples.append(Sample(until, watched.thread, watched.stack, 0, waited, reason=watched.reason))
             watched.since_ns = until
-
-    def _lock_waits(self, watched: WatchedThread, until: int, passed: int) -> int:
-        """How much of the time that passed up to `until` is told as contentions, too."""
-        if watched.ident is None:
-            return 0
-        # Not more than passed: it may have come back from its lock since.
-        part = max(0, min(passed, self._locks.waited_ns(watched.ident, until) - watched.locks_ns))
-        watched.locks_ns += part
-        return part
 
     def _give_up(self, watched: WatchedThread, now: int, samples: list[Sample], before: Stack | None = None) -> None:
         """Puts what was carried below the callers that the stacks before and now have in common."""
@@ -309,7 +279,6 @@ class PythonEngine:
         samples.append(Sample(now, thread, self._own_stack, own - self._own_given_ns, 0))
         self._own_given_ns = own
         self._deliver(samples)
-        self._locks.flush()
 
     def _deliver(self, samples: list[Sample]) -> None:
         if samples:

@@ -38,11 +38,10 @@ class Waited:
             self.ns += ns
 
 
-@pytest.fixture(params=["native", "polling", "python"])
+@pytest.fixture(params=["native", "polling"])
 def collect(request: pytest.FixtureRequest, need_native: Callable[[], None]) -> Iterator[Collect]:
     """Collects from now on; returns what there is when what it is called with has run, each in a thread of its own."""
-    if request.param != "python":
-        need_native()
+    need_native()
     engine = make_engine(Settings(engine=request.param, max_overhead=1.0))
     collector = Collector(20.0, EngineReport())
     engine.attach(collector)
@@ -77,9 +76,8 @@ def contended(lock: Any, waited: Waited) -> Callable[[], None]:
 
 
 LOCKS: dict[str, Callable[[], Any]] = {
-    # By their names at the time: the portable engine replaces them.
-    "Lock": lambda: threading.Lock(),
-    "RLock": lambda: threading.RLock(),
+    "Lock": threading.Lock,
+    "RLock": threading.RLock,
     "Condition": threading.Condition,
     "Semaphore": threading.Semaphore,
     "BoundedSemaphore": threading.BoundedSemaphore,

@@ -19,6 +19,16 @@ static int own_memory = -1;
 
 pid_t kernel_gettid(void) { return (pid_t)syscall(SYS_gettid); }
 
+int kernel_open(const char *path)
+{
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0 || file > STDERR_FILENO)
+        return file;
+    int moved = fcntl(file, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    close(file);
+    return moved;
+}
+
 bool kernel_init(void)
 {
     uint64_t here = 0x5eed, copy = 0;
@@ -28,7 +38,7 @@ bool kernel_init(void)
         /* process_vm_readv may be forbidden (seccomp); one's own memory as a file seldom is. */
         by_process_vm = false;
         if (own_memory < 0)
-            own_memory = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+            own_memory = kernel_open("/proc/self/mem");
         works = own_memory >= 0 && kernel_read((uintptr_t)&here, &copy, sizeof copy) && copy == here;
     }
     return works && !kernel_read(8, &copy, sizeof copy) && kernel_readable((uintptr_t)&here, sizeof here) &&

@@ -9,6 +9,9 @@
 /* Finds out how memory can be read here. False when it cannot be: then there is no native engine. */
 bool kernel_init(void);
 
+/* A descriptor to read the file with, -1 on failure; never 0, 1 or 2: see descriptors.py. */
+int kernel_open(const char *path);
+
 /* Copies `size` bytes from `address`; false when they are not all there. Safe for any address, and in a handler. */
 bool kernel_read(uintptr_t address, void *into, size_t size);
 

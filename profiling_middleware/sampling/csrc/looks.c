@@ -6,7 +6,6 @@
 #include "threads.h"
 #include "walk.h"
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -36,7 +35,7 @@ static const char *read_call(struct thread *thread)
     if (file < 0) {
         char path[64];
         snprintf(path, sizeof path, "/proc/self/task/%d/syscall", (int)thread->tid);
-        file = open(path, O_RDONLY | O_CLOEXEC);
+        file = kernel_open(path);
     }
     ssize_t size = file >= 0 ? pread(file, text, sizeof text - 1, 0) : -1;
     if (file >= 0 && thread->state_file < 0 && !threads_keep_file(thread, file))

@@ -193,3 +193,23 @@ def test_no_event_is_kept_beyond_the_bound_and_each_is_counted(heard: Heard) -> 
     (limit,) = locks.limits
     assert limit.endswith(" contentions of asyncio's locks found no room since the process started")
     assert int(limit.split()[0]) > 0
+
+
+def test_a_wait_that_ends_after_the_last_listener_has_left_is_told_to_nobody(heard: Heard) -> None:
+    locks = AsyncioLocks()
+    locks.attach(heard)
+
+    async def main() -> None:
+        lock = asyncio.Lock()
+        await lock.acquire()
+        waiter = asyncio.create_task(lock.acquire())
+        await asyncio.sleep(0.01)
+        locks.detach(heard)
+        lock.release()
+        await waiter
+
+    asyncio.run(main())
+    later = Heard()
+    locks.attach(later)
+    locks.detach(later)
+    assert later.contentions == []

@@ -1,4 +1,4 @@
-"""Locks stay locks while they are measured, in everything that a program can ask of one: native and portable."""
+"""Locks stay locks while they are measured, in everything that a program can ask of one: whoever measures them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import pytest
 from engine_kit import DEADLINE
-from lock_kit import Portable, held
+from lock_kit import held
 
 
 class Observer(Protocol):
@@ -48,12 +48,11 @@ class Native:
         self._native.clear()
 
 
-@pytest.fixture(params=["native", "portable"])
-def observer(request: pytest.FixtureRequest, need_native: Callable[[], None]) -> Iterator[Observer]:
+@pytest.fixture
+def observer(need_native: Callable[[], None]) -> Iterator[Observer]:
     """Measures."""
-    if request.param == "native":
-        need_native()
-    observer = Native() if request.param == "native" else Portable()
+    need_native()
+    observer = Native()
     observer.observe()
     yield observer
     observer.close()

@@ -6,12 +6,12 @@ import ctypes
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from engine_kit import DEADLINE, Heard, burn
 
-from profiling_middleware.sampling.clocks import ThreadClocks, native_thread_ids
+from profiling_middleware.sampling.clocks import ThreadClocks, native_thread_ids, native_thread_name
 from profiling_middleware.sampling.engine import Engine
 from profiling_middleware.sampling.natives import NativeThreads
 from profiling_middleware.threads import wait_until_gone
@@ -74,7 +74,7 @@ def spent_by(natives: NativeThreads, burning: Burning, others: set[int] | None =
 
 
 def test_each_take_has_what_was_used_since_the_last_one(burning: Burning) -> None:
-    natives, total = NativeThreads(), 0
+    natives, total = NativeThreads(native_thread_ids, native_thread_name), 0
     for seconds in (0.02, 0.04):
         clock = burning.burn(seconds)
         assert spent_by(natives, burning) == [clock - total]
@@ -84,7 +84,7 @@ def test_each_take_has_what_was_used_since_the_last_one(burning: Burning) -> Non
 
 
 def test_threads_with_python_are_not_among_them(burning: Burning) -> None:
-    natives = NativeThreads()
+    natives = NativeThreads(native_thread_ids, native_thread_name)
     burning.burn(0.02)
 
     assert spent_by(natives, burning, set(native_thread_ids())) == []
@@ -92,7 +92,7 @@ def test_threads_with_python_are_not_among_them(burning: Burning) -> None:
 
 def test_a_thread_that_has_left_python_for_good_is_one_from_then_on(burning: Burning) -> None:
     """What it used before was handed out by its samples: its clock is all that is known, so no time comes twice."""
-    natives = NativeThreads()
+    natives = NativeThreads(native_thread_ids, native_thread_name)
     spent_by(natives, burning)
     before = burning.clock()
     spent_by(natives, burning)
@@ -102,7 +102,10 @@ def test_a_thread_that_has_left_python_for_good_is_one_from_then_on(burning: Bur
 
 
 def test_a_thread_keeps_its_identity_from_one_take_to_the_next(burning: Burning) -> None:
-    natives, others = NativeThreads(), set(native_thread_ids()) - {burning.native_id}
+    natives, others = (
+        NativeThreads(native_thread_ids, native_thread_name),
+        set(native_thread_ids()) - {burning.native_id},
+    )
     burning.burn(0.01)
     (one, _), *_ = natives.take(others)
     burning.burn(0.01)
@@ -112,7 +115,7 @@ def test_a_thread_keeps_its_identity_from_one_take_to_the_next(burning: Burning)
 
 
 def test_a_thread_that_has_ended_is_forgotten() -> None:
-    natives, burning = NativeThreads(), Burning()
+    natives, burning = NativeThreads(native_thread_ids, native_thread_name), Burning()
     burning.burn(0.01)
     spent_by(natives, burning)
     burning.end()
@@ -124,7 +127,10 @@ def test_a_thread_that_has_ended_is_forgotten() -> None:
 def test_a_number_that_another_thread_has_now_is_not_the_old_threads_clock(
     burning: Burning, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    natives, others = NativeThreads(), set(native_thread_ids()) - {burning.native_id}
+    natives, others = (
+        NativeThreads(native_thread_ids, native_thread_name),
+        set(native_thread_ids()) - {burning.native_id},
+    )
     burning.burn(0.05)
     (old, _), *_ = natives.take(others)
     monkeypatch.setattr(ThreadClocks, "cpu_ns", staticmethod(lambda native_id: 7 * MS))
@@ -179,3 +185,15 @@ def test_what_a_thread_of_c_uses_stands_in_a_frame_of_its_own(native_engine: Eng
     if still_there:
         assert {sample.thread.native_id for sample in without} == {native_id}
         assert seen >= 10 * MS
+
+
+def test_the_extension_tells_the_same(need_native: Callable[[], None], burning: Burning) -> None:
+    need_native()
+    from profiling_middleware.sampling import _native
+
+    assert sorted(_native.task_ids()) == sorted(native_thread_ids())
+    for native_id in native_thread_ids():
+        assert _native.task_name(native_id) == native_thread_name(native_id)
+    assert _native.task_name(2**31 - 2) == ""
+    with pytest.raises(TypeError):
+        _native.task_name("one")  # type: ignore[arg-type]

@@ -66,17 +66,17 @@ def refusal(shape: str) -> str:
 
 
 def lies_at(shape: str, lie: Callable[[Seen], Seen | None], *, outside: bool) -> TruthfulStacks:
-    """Tells the truth but for one shape."""
+    """Tells the truth up to one shape."""
     number = SHAPES.index(shape)
 
     class Liar(TruthfulStacks):
         def own_stack(self) -> Seen | None:
             stack = self._stack(sys._getframe(1))
-            return lie(stack) if self.asked == 2 * number + 1 and not outside else stack
+            return lie(stack) if self.asked > 2 * number and not outside else stack
 
         def own_stack_from_outside(self) -> Seen | None:
             stack = self._stack(sys._getframe(1))
-            return lie(stack) if self.asked == 2 * number + 2 and outside else stack
+            return lie(stack) if self.asked > 2 * number and outside else stack
 
     return Liar()
 
@@ -135,6 +135,17 @@ def no_root(stack: Seen) -> Seen:
 )
 def test_a_lie_about_one_stack_is_a_reason(lie: Callable[[Seen], Seen], shape: str, outside: bool) -> None:
     assert ask(lies_at(shape, lie, outside=outside)) == refusal(shape)
+
+
+def test_a_look_that_was_interrupted_is_taken_again() -> None:
+    """A busy machine is no reason not to have the engine."""
+
+    class Interrupted(TruthfulStacks):
+        def own_stack_from_outside(self) -> Seen | None:
+            stack = self._stack(sys._getframe(1))
+            return None if self.asked % 4 == 2 else stack
+
+    assert ask(Interrupted()) is None
 
 
 def test_a_stack_that_is_too_deep_has_to_say_so() -> None:
