@@ -27,7 +27,7 @@ def why_not_native(native: ModuleType) -> str | None:
         ("a stack that is too deep", lambda look: _deep(look, MAX_DEPTH + 10)),
     ]
     for name, shape in shapes:
-        # A busy machine may interrupt a look, which then is taken again: what is not understood is seen wrongly each time.
+        # A busy machine may interrupt a look, which is taken again: what is not understood is seen wrongly each time.
         if not any(shape(lambda: _is_seen(native)) for _ in range(_TRIES)):
             return f"{name} is not seen as it is on {sys.implementation.name} {sys.version.split()[0]}"
     return None if contextvars.Context().run(_labels_are_seen, native) else "labels are not seen in contexts"
