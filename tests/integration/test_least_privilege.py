@@ -2,68 +2,23 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import sys
-from collections.abc import Iterator
 
-import boto3
 import pytest
 from integration_kit.fake_s3 import REGION
+from integration_kit.moto import Moto
 from integration_kit.pprof import read_pprof
-from integration_kit.servers import Servers, free_port
-from integration_kit.tools import need_module
-from integration_kit.waiting import eventually
+from integration_kit.servers import Servers
 
 pytestmark = [pytest.mark.server, pytest.mark.s3]
 
 BUCKET = "profiles-of-tests"
 
 
-class Moto:
-    """A running moto server; policies are enforced once `enforce(True)` has been called."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self.endpoint = f"http://127.0.0.1:{port}"
-
-    def client(self, service: str) -> object:
-        return boto3.session.Session().client(
-            service,  # type: ignore[call-overload]
-            endpoint_url=self.endpoint,
-            region_name=REGION,
-            aws_access_key_id="administrator",
-            aws_secret_access_key="any",
-        )
-
-    def enforce(self, on: bool) -> None:
-        """moto counts requests that it lets pass unasked."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
-        try:
-            connection.request("POST", "/moto-api/reset-auth", "0" if on else "inf")
-            assert connection.getresponse().read()
-        finally:
-            connection.close()
-
-    def answers(self) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
-        try:
-            connection.request("GET", "/moto-api/")
-            return connection.getresponse().status == 200
-        except ConnectionError:
-            return False
-        finally:
-            connection.close()
-
-
 @pytest.fixture(scope="module")
-def moto(shared_servers: Servers) -> Iterator[Moto]:
-    need_module("moto.server", "pip install 'moto[server]'")
-    port = free_port()
-    shared_servers.start([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], {})
-    server = Moto(port)
-    eventually(server.answers, "moto answers")
-    server.client("s3").create_bucket(Bucket=BUCKET)  # type: ignore[attr-defined]
+def moto(shared_servers: Servers) -> Moto:
+    server = Moto.start(shared_servers)
+    server.client("s3").create_bucket(Bucket=BUCKET)
     return server
 
 
@@ -71,9 +26,9 @@ def _user_who_may(moto: Moto, name: str, action: str, resource: str) -> dict[str
     """The environment of a service that runs as a user with this one permission."""
     iam = moto.client("iam")
     policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": action, "Resource": resource}]}
-    iam.create_user(UserName=name)  # type: ignore[attr-defined]
-    iam.put_user_policy(UserName=name, PolicyName="only", PolicyDocument=json.dumps(policy))  # type: ignore[attr-defined]
-    key = iam.create_access_key(UserName=name)["AccessKey"]  # type: ignore[attr-defined]
+    iam.create_user(UserName=name)
+    iam.put_user_policy(UserName=name, PolicyName="only", PolicyDocument=json.dumps(policy))
+    key = iam.create_access_key(UserName=name)["AccessKey"]
     return {
         "AWS_ENDPOINT_URL_S3": moto.endpoint,
         "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
@@ -100,5 +55,5 @@ def test_a_permission_to_put_is_enough_and_needed(moto: Moto, servers: Servers) 
         assert "S3 answered 403 AccessDenied" in line
         assert f"allow s3:PutObject on arn:aws:s3:::{BUCKET}/profiles/shop/* for the role of this process" in line
     moto.enforce(False)
-    body = moto.client("s3").get_object(Bucket=BUCKET, Key=key)["Body"].read()  # type: ignore[attr-defined]
+    body = moto.client("s3").get_object(Bucket=BUCKET, Key=key)["Body"].read()
     assert read_pprof(body).partial is None
