@@ -1,0 +1,15 @@
+# All that profiling needs. A put that must not replace anything (If-None-Match) asks for nothing more.
+
+resource "aws_iam_role_policy" "upload" {
+  name = "upload-profiles-of-${var.service_name}"
+  role = var.task_role_name
+
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect   = "Allow"
+      Action   = "s3:PutObject"
+      Resource = "arn:${data.aws_partition.current.partition}:s3:::${var.bucket}/profiles/${var.service_name}/*"
+    }]
+  })
+}

@@ -1,0 +1,25 @@
+output "container" {
+  description = <<-EOT
+    For the container's definition: `environment` with its switch (PROFILE_ENABLED), or for a service with the flag
+    `arguments` and `settings`; `secrets`; `spool`, a volume to be mounted; `memory_mib`, what a process needs more.
+  EOT
+  value = {
+    arguments   = var.enabled ? ["--enable-profiling"] : []
+    settings    = [for name in sort(keys(local.settings)) : { name = name, value = local.settings[name] }]
+    environment = [for name, value in merge(local.settings, { PROFILE_ENABLED = tostring(var.enabled) }) : { name = name, value = value }]
+    secrets     = local.token_arn == null ? [] : [{ name = "PROFILE_TOKEN", valueFrom = local.token_arn }]
+    spool       = { directory = var.spool_directory, mib = var.spool_mib }
+    # 14 measured with the sample app, boto3 40, captures that wait 16, and room; per process of the service.
+    memory_mib = 128
+  }
+}
+
+output "uploading_role" {
+  description = "The role that may upload."
+  value       = aws_iam_role_policy.upload.role
+}
+
+output "upload_policy" {
+  description = "What it may do: JSON."
+  value       = aws_iam_role_policy.upload.policy
+}

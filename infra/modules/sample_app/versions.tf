@@ -1,0 +1,14 @@
+# The sample app as an ECS Fargate service.
+terraform {
+  required_version = ">= 1.9.0" # validations that look at two variables
+
+  required_providers {
+    aws = {
+      source  = "hashicorp/aws"
+      version = ">= 6.0.0, < 7.0.0"
+    }
+  }
+}
+
+data "aws_partition" "current" {}
+data "aws_region" "current" {}

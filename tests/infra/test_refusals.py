@@ -1,0 +1,38 @@
+"""Variables that cannot be used are refused while it is planned, and the message says what would be right."""
+
+from __future__ import annotations
+
+import pytest
+from infra_kit.terraform import RefusedError, Terraform
+
+WRONG: list[tuple[dict[str, object], str]] = [
+    ({"environment": "qa"}, 'environment = "qa" is none of this infrastructure: use dev, staging or prod.'),
+    (
+        {"profile_interval": "1m"},
+        'profile_interval = "1m" is shorter than profile_duration (2m): windows may not overlap, so use 2m or more',
+    ),
+    ({"profile_duration": "10m"}, 'profile_interval = "5m" is shorter than profile_duration (10m)'),
+    ({"profile_interval": "5"}, 'profile_interval = "5" is not a duration: write a number with a unit, such as 90s'),
+    ({"expiry_days": 0}, "expiry_days = 0 keeps no profile: use a whole number of days, 1 or more."),
+    ({"service_name": "a*"}, 'service_name = "a*" cannot be part of a key'),
+    ({"profile_types": ["heap"]}, 'profile_types = "heap" is not what can be captured'),
+    ({"stop_timeout": 1}, "stop_timeout = 1 is out of range"),
+    ({"cpu": 256, "memory": 4096}, "memory = 4096 does not go with cpu = 256 on Fargate"),
+    ({"image": "sample-app"}, "image must name what was built from the Dockerfile, with a tag or a digest"),
+]
+
+
+@pytest.mark.parametrize(("variables", "message"), WRONG, ids=[",".join(variables) for variables, _ in WRONG])
+def test_what_cannot_be_used_is_refused(variables: dict[str, object], message: str, terraform: Terraform) -> None:
+    with pytest.raises(RefusedError) as refused:
+        terraform.plan("prod", **variables)
+
+    assert message in str(refused.value)
+
+
+def test_a_token_in_plain_text_is_refused_and_not_repeated(terraform: Terraform) -> None:
+    with pytest.raises(RefusedError) as refused:
+        terraform.plan("prod", token_arn="correct-horse-battery")
+
+    assert "token_arn is no ARN of a Secrets Manager secret or SSM parameter" in str(refused.value)
+    assert "correct-horse-battery" not in str(refused.value)
