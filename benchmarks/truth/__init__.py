@@ -8,8 +8,9 @@ true CPU, and for programs that work and sleep the share that stands on the work
 `--lines` compares line by line, on the programs whose lines are known. `new-threads` and `operators` are run when
 they are asked for.
 
-The truth is `time.thread_time_ns()` around every piece of work, in the program itself (clock.py, pieces.py). A stack
-counts for the deepest function on it whose cost is known; CPU time of the profiler itself is left out.
+The truth is `time.thread_time_ns()` around every piece of work, in the program itself, or, where threads never wait,
+the time less that in which they were put aside (clock.py, pieces.py). A stack counts for the deepest function on it
+whose cost is known; CPU time of the profiler itself is left out.
 
 Profilers sample as often as `--rate` says, as far as they let themselves be told: ddtrace as delivered and pyroscope's
 stack engine choose for themselves. pyinstrument knows wall time only, and that of one thread.

@@ -25,7 +25,7 @@ def main() -> None:
     program = PROGRAMS[options.program]
     actors = program.prepare()
     with (
-        Stage(actors, options.seconds, late=program.late) as stage,
+        Stage(actors, options.seconds, late=program.late, waits=program.waits) as stage,
         profiler.recording(options.directory, options.rate, options.seconds + _SLACK_SECONDS),
     ):
         settle()

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Self
 
-from benchmarks.truth.clock import Clock, Spent
+from benchmarks.truth.clock import Clock, Spent, TimeOnCore
 
 Actor = Callable[[Clock], None]
 """One thread of a program: works while its clock is running."""
@@ -50,11 +50,12 @@ class Stage:
     the end of a thread is another matter than the ones measured here, and so is the beginning, unless `late`.
     """
 
-    def __init__(self, actors: Sequence[Actor], seconds: float, *, late: bool = False) -> None:
+    def __init__(self, actors: Sequence[Actor], seconds: float, *, late: bool = False, waits: bool = True) -> None:
         """A single actor runs on the thread that calls `run`, several on threads of their own.
 
-        `late`: these threads begin with `run`.
+        `late`: these threads begin with `run`. `waits`: they may wait for something, if only for the GIL.
         """
+        self._waits = waits
         self._actors = actors
         self._seconds = seconds
         self._late = late
@@ -114,10 +115,13 @@ class Stage:
         self._leave.wait()
 
     def _act(self, actor: Actor) -> None:
-        clock = Clock(self._seconds)
+        on_core = None if self._waits else TimeOnCore()
+        clock = Clock(self._seconds, read=on_core or time.thread_time_ns)
         actor(clock)
         self._clocks.append(clock)
         self._totals.append(clock.total_ns())
+        if on_core is not None:
+            on_core.close()
 
     def _pieces(self) -> dict[str, Spent]:
         sums: dict[str, Spent] = {}

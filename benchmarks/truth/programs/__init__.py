@@ -32,6 +32,8 @@ class Program:
     """Whether single lines of it are known as well as its functions are."""
     sleeps: bool = False
     """Whether it is one of those that work and sleep."""
+    waits: bool = True
+    """Whether its threads may wait for something, if only for the GIL."""
     late: bool = False
     """Whether its threads begin when the profiler is on already."""
     default: bool = True
@@ -49,10 +51,10 @@ def _work_sleep(work_ms: float, sleep_ms: float) -> Program:
 
 
 PROGRAMS: Mapping[str, Program] = {
-    "loops": Program(loops, loops.prepare, "pure Python, 60:30:10", by_line=True),
-    "c-calls": Program(c_calls, c_calls.prepare, "C calls, with and without the GIL", by_line=True),
+    "loops": Program(loops, loops.prepare, "pure Python, 60:30:10", by_line=True, waits=False),
+    "c-calls": Program(c_calls, c_calls.prepare, "C calls, with and without the GIL", by_line=True, waits=False),
     "threads": Program(mixed_threads, mixed_threads.prepare, "three threads working, six asleep"),
-    "asyncio": Program(coroutines, coroutines.prepare, "asyncio tasks, 5:3:2"),
+    "asyncio": Program(coroutines, coroutines.prepare, "asyncio tasks, 5:3:2", waits=False),
     "gil-fight": Program(gil_fight, gil_fight.prepare, "four threads fighting for the GIL"),
     "work-3-7": _work_sleep(3.0, 7.0),
     "work-1-20": _work_sleep(1.0, 20.0),
@@ -61,6 +63,11 @@ PROGRAMS: Mapping[str, Program] = {
         mixed_threads, mixed_threads.prepare, "the same threads, begun under the profiler", late=True, default=False
     ),
     "operators": Program(
-        operators, operators.prepare, "operators on long numbers, line by line", by_line=True, default=False
+        operators,
+        operators.prepare,
+        "operators on long numbers, line by line",
+        by_line=True,
+        waits=False,
+        default=False,
     ),
 }
