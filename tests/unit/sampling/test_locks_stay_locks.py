@@ -1,4 +1,4 @@
-"""Locks stay locks while they are measured, in everything that a program can ask of one: whoever measures them."""
+"""The interpreter's locks stay locks while they are observed, in everything that a program can ask of one."""
 
 from __future__ import annotations
 
@@ -8,24 +8,15 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 from engine_kit import DEADLINE
 from lock_kit import held
 
 
-class Observer(Protocol):
-    def observe(self) -> None: ...
-
-    def leave(self) -> None: ...
-
-    def waits(self) -> float:
-        """How many waits were recorded since this was asked last."""
-
-
-class Native:
-    """The extension."""
+class Observer:
+    """The extension, observing or not."""
 
     def __init__(self) -> None:
         from profiling_middleware.sampling import _native
@@ -41,6 +32,7 @@ class Native:
         self._native.leave_locks()
 
     def waits(self) -> float:
+        """How many were recorded since this was asked last."""
         return float(sum(times for is_release, _, _, _, times, *_ in self._native.drain()[4] if not is_release))
 
     def close(self) -> None:
@@ -52,7 +44,7 @@ class Native:
 def observer(need_native: Callable[[], None]) -> Iterator[Observer]:
     """Measures."""
     need_native()
-    observer = Native()
+    observer = Observer()
     observer.observe()
     yield observer
     observer.close()
