@@ -47,9 +47,9 @@ class Case(NamedTuple):
 CASES = (
     Case("cpu, under load", "cpu", True, 0),
     Case("cpu, at rest", "cpu", False, 0),
-    Case("cpu+wall, 10 threads asleep", "cpu+wall", False, 10),
-    Case("cpu+wall, 100 threads asleep", "cpu+wall", False, 100),
-    Case("cpu+wall, 1000 threads asleep", "cpu+wall", False, 1000),
+    Case("cpu+wall+block, 10 threads asleep", "cpu+wall+block", False, 10),
+    Case("cpu+wall+block, 100 threads asleep", "cpu+wall+block", False, 100),
+    Case("cpu+wall+block, 1000 threads asleep", "cpu+wall+block", False, 1000),
 )
 
 
