@@ -76,7 +76,7 @@ class Collector:
         self._began_ns, self._began = time.time_ns(), time.monotonic_ns()
         self._names = WaitNames()
         self._carried: dict[Thread, int] = {}
-        """Waits between two pieces of work, of threads that have not been seen waiting since."""
+        """Waits between two pieces of work, of threads not seen waiting since; less than nothing: told already."""
 
     def collected(self) -> Collected:
         """What there is up to now, if the engine has just been flushed."""

@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from profiling_middleware.contentions import ContentionEvents
 from profiling_middleware.instruments import WaitListener
 from profiling_middleware.instruments.chains import parents, running_frames, suspended_frames
+from profiling_middleware.instruments.events import ContentionEvents
 from profiling_middleware.instruments.operations import Ending, Operation, endings, operations
 from profiling_middleware.instruments.waiting import WaitTable
 from profiling_middleware.labels import CURRENT
