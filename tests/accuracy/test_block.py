@@ -23,7 +23,8 @@ from profiling_middleware.sampling.engine import Engine, EngineReport
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="why threads wait is known on Linux only")
 
-SECONDS, TURNS = 3.0, 6
+# Each turn a wait moves to another line, and up to one look's time of it with it.
+SECONDS, TURNS, LOOKS_A_SECOND = 3.0, 6, 50.0
 DEADLINE = 60.0
 
 Work = Callable[[], None]
@@ -112,7 +113,7 @@ def reads_slowly(path: Path) -> Work:
 
 
 def run(engine: Engine, *works: Work) -> tuple[Collector, Truth]:
-    collector, truth = Collector(20.0, EngineReport()), Truth()
+    collector, truth = Collector(LOOKS_A_SECOND, EngineReport()), Truth()
     engine.attach(collector)
     threads = [threading.Thread(target=truth.wait, args=(work.__name__, work)) for work in works]
     for thread in threads:
