@@ -1,8 +1,8 @@
 """What profiling all the time costs a service: CPU of a request and the slowest answers, with it against without.
 
 `python -m benchmarks.service_cost [--profilers auto,…] [--slices 320] [--slices-of-others N] [--seconds 2] [--rate 100]
-[--load 120] [--pinned] [--kinds cpu+wall]`. A profiler is an engine of this project, a peer by its name in
-benchmarks.truth, or `burner 0.05`, which is known to cost 5 % of a core and has to be found. `--kinds nothing` captures
+[--load 120] [--without /hot,/report] [--pinned] [--kinds cpu+wall]`. A profiler is an engine of this project, a peer by
+its name in benchmarks.truth, or `burner 0.05`, which is known to cost 5 % of a core and has to be found. `--kinds nothing` captures
 nothing at all: what it finds is the error of the method.
 
 The sample app runs in one process and gets the same requests in every slice, from this process on 127.0.0.1. Slices
@@ -31,7 +31,7 @@ from benchmarks.bootstrap import bootstrap
 from benchmarks.pairs import machine
 from benchmarks.service.handle import PINNED_CORE, Service
 from profiling_middleware.config import ENGINES
-from sample_app.load import run_load
+from sample_app.load import DEFAULT_MIX, run_load
 
 _SETTLE_SECONDS = 0.05
 _WARM_UP_SLICES = 3
@@ -102,7 +102,8 @@ def _pairs(service: Service, name: str, options: argparse.Namespace) -> tuple[Pa
 def _slice(service: Service, options: argparse.Namespace, seconds: float) -> Slice:
     time.sleep(_SETTLE_SECONDS)
     before = service.cpu_ns()
-    result = asyncio.run(run_load(service.url, rate=options.load, seconds=seconds))
+    mix = {path: weight for path, weight in DEFAULT_MIX.items() if path not in options.without}
+    result = asyncio.run(run_load(service.url, rate=options.load, seconds=seconds, mix=mix))
     used = service.cpu_ns() - before
     latencies = tuple(seconds for path in result.paths for seconds in path.latencies)
     return Slice(used / 1e6 / max(result.requests, 1), latencies, result.failures + result.skipped)
@@ -154,8 +155,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=2.0, help="of a slice")
     parser.add_argument("--rate", type=int, default=100, help="samples a second")
     parser.add_argument("--load", type=float, default=120.0, help="requests a second")
+    parser.add_argument("--without", type=lambda text: text.split(","), default=[], help="paths that are not asked for")
     parser.add_argument("--pinned", action="store_true", help="the service has a core of its own, and no other")
-    parser.add_argument("--kinds", default="cpu+wall", help="what an engine of this project captures")
+    parser.add_argument(
+        "--kinds", default="cpu+wall", help="what an engine of this project captures; trace-full: everything"
+    )
     return parser
 
 

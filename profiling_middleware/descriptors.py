@@ -20,7 +20,11 @@ def open_to_read(path: str) -> int:
 
 def opener(path: str, flags: int) -> int:
     """For `open()`. Raises OSError."""
-    descriptor = os.open(path, flags | os.O_CLOEXEC)
+    return above_standard_streams(os.open(path, flags | os.O_CLOEXEC))
+
+
+def above_standard_streams(descriptor: int) -> int:
+    """The same file under a number that no standard stream has; the one given is closed if that is another one."""
     if descriptor >= _FIRST:
         return descriptor
     try:

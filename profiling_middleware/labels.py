@@ -33,9 +33,9 @@ def labels_of(work: object) -> Labels:
         return ()  # an application's own routes are asked: what they do ends no capture
 
 
-def end_work(token: Token[object]) -> None:
-    """Undoes `CURRENT.set()`. In another context than that was called in, there is nothing to undo."""
+def end_work(token: Token[Any]) -> None:
+    """Undoes a variable's `set()`. In another context than that was called in, there is nothing to undo."""
     try:  # noqa: SIM105 - on every request's way, and suppress() is slow
-        CURRENT.reset(token)
+        token.var.reset(token)
     except ValueError:
         pass  # a server let go of a request half way, and whoever tidied up closed it

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Literal, NamedTuple
 
-Trigger = Literal["periodic", "on demand"]
+from profiling_middleware.private_file import PrivateFile
+
+Trigger = Literal["periodic", "on demand", "slow request", "stall"]
 
 
 class Frame(NamedTuple):
@@ -112,6 +115,10 @@ class Contention(NamedTuple):
     """Of all waits together. Both are more than was seen where only some are recorded."""
     labels: tuple[Label, ...] = ()
     reason: Reason = Reason.LOCK
+    time_ns: int = 0
+    """When the wait ended, on the monotonic clock; 0 where several are told as one."""
+    holder: Thread | None = None
+    """Whose release ended it, where that is known."""
 
 
 class ProfileSample(NamedTuple):
@@ -156,6 +163,19 @@ class Profile:
     """Lines for people: the engine, what the capture cost, what it dropped and what it cannot know."""
 
 
+Body = bytes | PrivateFile
+"""What goes to a store: in memory, or in a file when it is big."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """A finished capture that was encoded while it was taken."""
+
+    info: CaptureInfo
+    body: Future[Body]
+    """Its gzipped bytes, once the last of them are written."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
     """What goes to a store: the gzipped bytes of one capture under the key of its window."""
@@ -165,4 +185,8 @@ class Artifact:
     """Where it should go."""
     own_key: str
     """Where it goes when `key` is taken: nobody else has this one."""
-    body: bytes = field(repr=False)
+    body: Body = field(repr=False)
+
+    def read(self) -> bytes:
+        """All of its bytes."""
+        return self.body if isinstance(self.body, bytes) else self.body.read()

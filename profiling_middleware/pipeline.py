@@ -17,12 +17,14 @@ from profiling_middleware.encoders.views import render_view
 from profiling_middleware.gil import giving_way
 from profiling_middleware.keys import own_key, shared_key
 from profiling_middleware.lane import Lane
-from profiling_middleware.model import Artifact, Profile
+from profiling_middleware.model import Artifact, Body, Profile, Trace
 from profiling_middleware.uploads import Uploads
 
 _QUEUED_PROFILES = 64
 # While Python encodes, nothing else of the service runs: let go of the GIL long before the switch interval would.
 _WORK_SECONDS, _REST_SECONDS = 0.0002, 0.001
+# For the last chunks of a trace, which are being written.
+_TRACE_SECONDS = 30.0
 _GZIP_LEVEL = 6
 _GZIP_FORMAT = 31  # zlib's window bits for a gzip header, whose time stamp zlib leaves 0: equal input, equal bytes
 
@@ -60,22 +62,22 @@ class Pipeline:
         self._hurry = False
         self.dropped = 0
 
-    def submit(self, profile: Profile, request: Request, result: Future[Result]) -> None:
+    def submit(self, recorded: Profile | Trace, request: Request, result: Future[Result]) -> None:
         """Queues a capture. `result` gets its bytes once they are encoded, or the reason why not."""
 
         def work() -> None:
             try:
-                artifact = self._encode(profile, request)
+                artifact = self._encode(recorded, request)
             except Exception as error:
                 self.dropped += 1
-                self._fail(profile, "encoded", error, result)
+                self._fail(recorded, "encoded", error, result)
                 return
             if request.upload and self._uploads is not None:
                 self._uploads.add(artifact)
             try:
-                view = self._render(profile, request.view) if request.view else None
+                view = self._render(recorded, request.view) if request.view and isinstance(recorded, Profile) else None
             except Exception as error:
-                self._fail(profile, f"rendered as {request.view}", error, result)
+                self._fail(recorded, f"rendered as {request.view}", error, result)
             else:
                 result.set_result(Result(artifact=artifact, view=view))
 
@@ -83,8 +85,8 @@ class Pipeline:
             self.dropped += 1
             self._logger.error(
                 "profiling: kind=%s capture=%s dropped: %d captures wait to be encoded already",
-                profile.info.kind,
-                profile.info.capture_id,
+                recorded.info.kind,
+                recorded.info.capture_id,
                 _QUEUED_PROFILES,
             )
             result.set_exception(QueueFull(f"{_QUEUED_PROFILES} captures wait to be encoded"))
@@ -107,19 +109,24 @@ class Pipeline:
         """After a fork, in the parent."""
         self._lane.resume()
 
-    def _fail(self, profile: Profile, step: str, error: Exception, result: Future[Result]) -> None:
-        info = profile.info
+    def _fail(self, recorded: Profile | Trace, step: str, error: Exception, result: Future[Result]) -> None:
+        info = recorded.info
         self._logger.error("profiling: kind=%s capture=%s not %s", info.kind, info.capture_id, step, exc_info=error)
         result.set_exception(error)
 
-    def _encode(self, profile: Profile, request: Request) -> Artifact:
-        unique = own_key(profile.info)
+    def _encode(self, recorded: Profile | Trace, request: Request) -> Artifact:
+        unique = own_key(recorded.info)
         return Artifact(
-            info=profile.info,
-            key=unique if request.own_key_only else shared_key(profile.info),
+            info=recorded.info,
+            key=unique if request.own_key_only else shared_key(recorded.info),
             own_key=unique,
-            body=self._gzip(encode_pprof(profile)),
+            body=self._body(recorded),
         )
+
+    def _body(self, recorded: Profile | Trace) -> Body:
+        if isinstance(recorded, Trace):  # encoded and compressed while it was recorded
+            return recorded.body.result(_TRACE_SECONDS)
+        return self._gzip(encode_pprof(recorded))
 
     @staticmethod
     def _render(profile: Profile, view: str) -> bytes:

@@ -7,22 +7,29 @@ import time
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Self
 
-from profiling_middleware.captures import CAPTURES, CUMULATIVE
+from profiling_middleware.captures import CAPTURES, CUMULATIVE, CaptureMaker
+from profiling_middleware.captures.trace import LastSeconds, TraceCapture
 from profiling_middleware.config import DEFAULT_SERVICE_NAME, Settings
 from profiling_middleware.instruments.made import make_instruments
 from profiling_middleware.keys import new_instance_id
 from profiling_middleware.labels import LabelMaker
+from profiling_middleware.lane import Lane
 from profiling_middleware.model import Artifact
 from profiling_middleware.pipeline import Pipeline, Request
 from profiling_middleware.process import THIS_PROCESS
 from profiling_middleware.recording import Recorder, Recording
-from profiling_middleware.sampling import check_engine, make_engine, make_label_maker, why_not_native
+from profiling_middleware.sampling import check_engine, make_engine, make_label_maker, make_step_hooks, why_not_native
 from profiling_middleware.schedule import Schedule
 from profiling_middleware.stores import make_store
 from profiling_middleware.timer import TimerThread
+from profiling_middleware.tracing.flight import FLIGHT_SECONDS
+from profiling_middleware.tracing.make import make_tracer
+from profiling_middleware.tracing.requests import RequestSpans
+from profiling_middleware.tracing.tracer import QUEUED, Tracer
 from profiling_middleware.units import format_duration
 from profiling_middleware.uploads import UploadCounts, Uploads
 
@@ -32,6 +39,7 @@ STOP_SECONDS = 3.0
 _SETTLED_SECONDS = 1.0
 _FORK_SECONDS = 0.05
 _RESULT_GRACE_SECONDS = 60.0
+NO_FLIGHT = "no trace is recorded all the time: set PROFILE_ENABLED, and name trace in PROFILE_TYPES"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +76,8 @@ class Profiler:
         self._has_warned = False
         self.label_maker: LabelMaker | None = None
         """What requests are labelled with while windows are captured; None where the engine cannot read labels."""
+        self.requests = RequestSpans()
+        """Where the middlewares tell of requests while a trace is taken."""
         self._lock = threading.RLock()
         self._build()
 
@@ -102,6 +112,7 @@ class Profiler:
             if self.settings.enabled:
                 self.label_maker = make_label_maker(self.settings)
                 self._log_start()
+                self._trace_lane.keep()
                 self._pipeline.keep_thread()
                 if self._uploads is not None:
                     self._uploads.keep_thread()
@@ -114,6 +125,9 @@ class Profiler:
                 return
             deadline = time.monotonic() + timeout
             self._end_captures("the service stopped", timeout)
+            self._tracer.hurry()
+            self._trace_lane.release()
+            self._trace_lane.drain(max(0.0, deadline - time.monotonic()))
             self._pipeline.drain(max(0.0, deadline - time.monotonic()))
             if self._uploads is not None:
                 self._uploads.finish(max(0.0, deadline - time.monotonic()))
@@ -143,17 +157,38 @@ class Profiler:
             recording.cancel()
             raise
 
-    def record(self, kind: str, seconds: float | None, *, upload: bool = True, view: str | None = None) -> Recording:
+    def snapshot_trace(self, last: float = FLIGHT_SECONDS) -> Artifact:
+        """The trace of the `last` seconds, recorded already; it goes to the store as well.
+
+        Blocks the calling thread until it is written. Raises ValueError where no trace is recorded all the time
+        (profiling is off, or `types` does not name it), and TooManyCaptures.
+        """
+        return self.record("trace", 0.0, last=last).result.result(_RESULT_GRACE_SECONDS).artifact
+
+    def record(
+        self,
+        kind: str,
+        seconds: float | None,
+        *,
+        upload: bool = True,
+        view: str | None = None,
+        full: bool = True,
+        last: float | None = None,
+    ) -> Recording:
         """As `capture`, without waiting: the recording's `result` is a future.
 
         Without `seconds` it has what has been collected of a cumulative kind. `upload=False` keeps the capture out of
-        the store; `view` renders it for people as well.
+        the store; `view` renders it for people as well. A trace is of everything if `full`, else of what is long enough
+        to matter; with `last` it is of so many seconds before now.
         """
         if kind not in CAPTURES:
             raise ValueError(f"kind = {kind!r} cannot be captured: choose from {', '.join(CAPTURES)}")
         if seconds is None and not self.collects(kind):
             raise ValueError(f"seconds = None takes what has been collected, and no {kind} profile is: give a length")
-        if seconds is not None and not 0 < seconds <= self.settings.max_seconds:
+        make: CaptureMaker | None = partial(TraceCapture, full=full) if kind == "trace" else None
+        if last is not None:
+            make = self._last_trace(kind, last)
+        elif seconds is not None and not 0 < seconds <= self.settings.max_seconds:
             raise ValueError(
                 f"seconds = {seconds!r} is out of range: use more than 0 and at most {self.settings.max_seconds} "
                 "(PROFILE_MAX_SECONDS)"
@@ -161,7 +196,16 @@ class Profiler:
         THIS_PROCESS.settle(self)
         THIS_PROCESS.notice_sigterm()
         request = Request(upload=upload and self.settings.uploads, own_key_only=True, view=view)
-        return self._recorder.on_demand(kind, seconds, request)
+        return self._recorder.on_demand(kind, seconds, request, make)
+
+    def _last_trace(self, kind: str, last: float) -> CaptureMaker:
+        if kind != "trace":
+            raise ValueError(f"last = {last!r} is for a trace: a {kind} profile is not kept for a time like that")
+        if not 0 < last <= FLIGHT_SECONDS:
+            raise ValueError(f"last = {last!r} is out of range: use more than 0 and at most {FLIGHT_SECONDS:g} seconds")
+        if not self.keeps_flight:
+            raise ValueError(f"last = {last!r}: {NO_FLIGHT}")
+        return partial(LastSeconds, last_seconds=last)
 
     def set_block_profile_rate(self, nanoseconds: int) -> None:
         """As Go's runtime.SetBlockProfileRate: one wait for a lock in so many nanoseconds waited is recorded.
@@ -184,6 +228,11 @@ class Profiler:
     def collects(self, kind: str) -> bool:
         """Whether this kind is collected all the time: then `record` takes it without a length."""
         return kind in CUMULATIVE and kind in self._kinds and self._recorder.collects
+
+    @property
+    def keeps_flight(self) -> bool:
+        """Whether the last seconds of the trace are kept all the time."""
+        return self._recorder.keeps_flight
 
     @property
     def started(self) -> bool:
@@ -220,6 +269,7 @@ class Profiler:
         """Lets own threads end, within a bound: a child of one thread is what fork is safe with."""
         self._timer.pause(_FORK_SECONDS)
         self._recorder.pause()
+        self._trace_lane.pause(_FORK_SECONDS)
         self._pipeline.pause(_FORK_SECONDS)
         if self._uploads is not None:
             self._uploads.pause(_FORK_SECONDS)
@@ -229,6 +279,7 @@ class Profiler:
         if self._uploads is not None:
             self._uploads.resume()
         self._pipeline.resume()
+        self._trace_lane.resume()
         self._recorder.resume()
         self._timer.resume()
 
@@ -258,16 +309,35 @@ class Profiler:
         store = make_store(settings) if settings.uploads else None
         self._uploads = Uploads(store, logger, self._call_later) if store is not None else None
         self._pipeline = Pipeline(self._uploads, logger)
+        self._trace_lane = Lane("profiling-trace", QUEUED, logger)
+        self._tracer = self._make_tracer()
         self._recorder = Recorder(
             timer=self._timer,
             make_engine=lambda: make_engine(settings),
             instruments=make_instruments(),
+            tracer=self._tracer,
             pipeline=self._pipeline,
             service=settings.service_name,
             instance=self._instance,
             logger=logger,
         )
         self._schedule: Schedule | None = None
+
+    def _make_tracer(self) -> Tracer:
+        settings = self.settings
+
+        def on_slow(why: str) -> None:
+            recorder = self._recorder
+            recorder.call_soon(lambda: recorder.snapshot(why))
+
+        return make_tracer(
+            settings,
+            timeline=self._timer.timeline,
+            lane=self._trace_lane,
+            requests=self.requests,
+            find_hooks=lambda: make_step_hooks(settings),
+            on_slow=on_slow,
+        )
 
     def _start_windows(self) -> None:
         timeline = self._timer.timeline
@@ -276,6 +346,8 @@ class Profiler:
         )
         if CUMULATIVE.intersection(self._kinds):
             self._recorder.collect()
+        if "trace" in self._kinds:
+            self._recorder.keep_flight()
         self._schedule.start()
         if self._uploads is not None:
             timeline.call_at(timeline.now() + _SETTLED_SECONDS, self._uploads.warm_up)
@@ -323,12 +395,8 @@ class Profiler:
         reason = why_not_native()
         if reason is not None and settings.engine == "auto":
             self._logger.warning("profiling: the portable engine is used, which is less exact: %s", reason)
-        missing = [kind for kind in settings.types if kind not in CAPTURES]
-        if missing:
-            self._logger.warning("profiling: %s: not part of this version, left out", ", ".join(missing))
-        given = {"PROFILE_SPOOL_DIR": settings.spool_dir, "PROFILE_SLOW_REQUEST": settings.slow_request}
-        for variable in (variable for variable, value in given.items() if value is not None):
-            self._logger.warning("profiling: %s has no effect in this version", variable)
+        if settings.slow_request is not None and "trace" not in self._kinds:
+            self._logger.warning("profiling: PROFILE_SLOW_REQUEST has no effect: PROFILE_TYPES names no trace")
         if settings.service_name == DEFAULT_SERVICE_NAME:
             self._logger.warning(
                 "profiling: the service has no name and is stored as %s: set PROFILE_SERVICE_NAME",

@@ -9,21 +9,27 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
-from profiling_middleware.captures import CAPTURES, CUMULATIVE, Capture
+from profiling_middleware.captures import CAPTURES, CUMULATIVE, Capture, CaptureMaker
 from profiling_middleware.captures.collector import Collector
 from profiling_middleware.captures.sources import Sources
+from profiling_middleware.captures.trace import LastSeconds
 from profiling_middleware.instruments import Instrument
 from profiling_middleware.instruments.looks import InstrumentLooks
 from profiling_middleware.keys import new_capture_id
-from profiling_middleware.model import CaptureInfo
+from profiling_middleware.model import CaptureInfo, Trigger
 from profiling_middleware.pipeline import Pipeline, Request, Result
 from profiling_middleware.sampling.engine import DEFAULT_BLOCK_RATE_NS, DEFAULT_MUTEX_FRACTION, Engine
 from profiling_middleware.timer import TimedCall, TimerThread
+from profiling_middleware.tracing.flight import FLIGHT_SECONDS, FlightRecorder
+from profiling_middleware.tracing.tracer import Tracer
 
 MAX_ON_DEMAND = 8
 # 600 in a window of two minutes; a difference has looks of its own.
 STANDING_LOOKS_A_SECOND = 5.0
+# A service that is slow all the time would fill its bucket.
+SNAPSHOT_SECONDS = 60.0
 
 
 class TooManyCaptures(Exception):  # noqa: N818 - it says what is the case
@@ -38,7 +44,14 @@ class Recording:
     """One capture being taken. `result` gets its bytes; end it early, or cancel it, from any thread."""
 
     def __init__(
-        self, recorder: Recorder, info: CaptureInfo, seconds: float, request: Request, *, cumulative: bool = False
+        self,
+        recorder: Recorder,
+        info: CaptureInfo,
+        seconds: float,
+        request: Request,
+        *,
+        cumulative: bool = False,
+        make: CaptureMaker | None = None,
     ) -> None:
         self.info = info
         self.seconds = seconds
@@ -49,6 +62,8 @@ class Recording:
         # From here on nobody who waits for the future can cancel it by the way: cancel() below is the one way.
         self.result.set_running_or_notify_cancel()
         self._recorder = recorder
+        self.make = make
+        """None for what `CAPTURES` says."""
         self.capture: Capture | None = None
         self.end_call: TimedCall | None = None
 
@@ -70,6 +85,7 @@ class Recorder:
         timer: TimerThread,
         make_engine: Callable[[], Engine],
         instruments: Sequence[Instrument] = (),
+        tracer: Tracer | None = None,
         pipeline: Pipeline,
         service: str,
         instance: str,
@@ -80,6 +96,10 @@ class Recorder:
         self._engine: Engine | None = None
         self._instruments = instruments
         self._instrument_looks = InstrumentLooks(instruments, timer.timeline, logger)
+        self._tracer = tracer
+        self._flight: FlightRecorder | None = None
+        self._keeps_flight = False
+        self._last_snapshot: float | None = None
         self._pipeline = pipeline
         self._service = service
         self._instance = instance
@@ -117,23 +137,46 @@ class Recorder:
         """Whether the cumulative kinds are collected all the time."""
         return self._collects
 
+    @property
+    def keeps_flight(self) -> bool:
+        """Whether the last seconds of the trace are kept all the time."""
+        return self._keeps_flight
+
+    def keep_flight(self) -> None:
+        """Begins to keep them. On the timer's thread."""
+        self._keeps_flight = True
+        self._collect_now()
+        self._look_on()
+
+    def snapshot(self, why: str) -> None:
+        """Stores what the flight recorder has, unless it has just been done. On the timer's thread."""
+        now = self._timer.timeline.now()
+        if self._last_snapshot is not None and now - self._last_snapshot < SNAPSHOT_SECONDS:
+            return
+        self._last_snapshot = now
+        info = self._info("trace", time.time_ns(), cast(Trigger, why))
+        make = partial(LastSeconds, last_seconds=FLIGHT_SECONDS)
+        self._begin([Recording(self, info, 0.0, Request(upload=True, own_key_only=True), make=make)], now)
+
     def collect(self) -> None:
         """Begins to collect the cumulative kinds. On the timer's thread."""
         self._collects = True
         self._collect_now()
         self._look_on()
 
-    def on_demand(self, kind: str, seconds: float | None, request: Request) -> Recording:
+    def on_demand(
+        self, kind: str, seconds: float | None, request: Request, make: CaptureMaker | None = None
+    ) -> Recording:
         """Begins one capture now, or without `seconds` takes what has been collected. From any thread.
 
-        Raises TooManyCaptures.
+        `make` makes it, if not what `CAPTURES` says. Raises TooManyCaptures.
         """
         with self._on_demand_lock:
             if self._on_demand >= MAX_ON_DEMAND:
                 raise TooManyCaptures(f"{MAX_ON_DEMAND} captures on demand are running: try again when one ends")
             self._on_demand += 1
         info = self._info(kind, time.time_ns(), "on demand")
-        recording = Recording(self, info, seconds or 0.0, request, cumulative=seconds is None)
+        recording = Recording(self, info, seconds or 0.0, request, cumulative=seconds is None, make=make)
         recording.result.add_done_callback(self._release)
         self.call_soon(lambda: self._begin([recording], self._timer.timeline.now() + recording.seconds))
         return recording
@@ -161,12 +204,12 @@ class Recorder:
             return
         info = replace(recording.info, partial=reason)
         try:
-            profile = capture.end(info)
+            recorded = capture.end(info)
         except Exception as error:
             self._fail(recording, error)
             self._abandon_engine(error)
             return
-        self._pipeline.submit(profile, recording.request, recording.result)
+        self._pipeline.submit(recorded, recording.request, recording.result)
 
     def cancel(self, recording: Recording) -> None:
         """Ends one capture and forgets it. On the timer's thread."""
@@ -198,7 +241,9 @@ class Recorder:
 
     def close(self) -> None:
         """Lets go of what the engine holds open. On the timer's thread, or in a forked child."""
-        engine, self._engine, self._standing = self._engine, None, None
+        engine, self._engine, self._standing, self._flight = self._engine, None, None, None
+        if self._tracer is not None:
+            self._tracer.close()
         for instrument in self._instruments:
             instrument.close()
         if engine is not None:
@@ -216,31 +261,41 @@ class Recorder:
             standing = Collector(STANDING_LOOKS_A_SECOND, self.engine.report())
             Sources(self.engine, self._instruments).attach(standing)
             self._standing = standing
+        if self._keeps_flight and self._flight is None and self._tracer is not None:
+            flight = FlightRecorder()
+            self._tracer.begin(flight, Sources(self.engine, self._instruments), full=False)
+            self._flight = flight
 
-    def _info(self, kind: str, started_ns: int, trigger: str) -> CaptureInfo:
+    def _info(self, kind: str, started_ns: int, trigger: Trigger) -> CaptureInfo:
         return CaptureInfo(
             kind=kind,
             service=self._service,
             instance=self._instance,
             capture_id=new_capture_id(),
             started_ns=started_ns,
-            trigger="periodic" if trigger == "periodic" else "on demand",
+            trigger=trigger,
         )
 
     def _begin(self, recordings: Sequence[Recording], end: float) -> None:
         for recording in recordings:
             try:
                 self._collect_now()
-                sources = Sources(self.engine, self._instruments, self._standing if recording.cumulative else None)
-                recording.capture = CAPTURES[recording.info.kind](sources, recording.seconds)
+                standing = self._standing if recording.cumulative else None
+                sources = Sources(self.engine, self._instruments, standing, self._tracer, self._flight)
+                make = recording.make or CAPTURES[recording.info.kind]
+                recording.capture = make(sources, recording.seconds)
                 recording.capture.begin()
             except Exception as error:
                 self._fail(recording, error)
                 continue
             self._running[recording.info.capture_id] = recording
             recording.end_call = self._timer.timeline.call_at(end, partial(self.end, recording))
-        if self._running or self._standing is not None:
+        if self._is_busy:
             self._look_on()
+
+    @property
+    def _is_busy(self) -> bool:
+        return bool(self._running) or self._standing is not None or self._flight is not None
 
     def _look_on(self) -> None:
         if not self._looking:
@@ -256,7 +311,7 @@ class Recorder:
         return recording.capture
 
     def _look(self) -> None:
-        if not self._running and self._standing is None:
+        if not self._is_busy:
             self._looking = False
             return
         try:

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+
+# With --import-mode=importlib pytest adds no folder of tests to the path. Last, because other folders here have names
+# that are packages' as well.
+sys.path.append(str(Path(__file__).parent))
+
+from trace_kit.perfetto import MissingToolError
+from trace_kit.trace_processor import TraceProcessor
 
 from profiling_middleware.sampling import why_not_native
 
@@ -24,3 +33,14 @@ def need_native() -> Callable[[], None]:
         pytest.skip(f"no native engine here: {reason}")
 
     return need
+
+
+@pytest.fixture(scope="session")
+def trace_processor() -> TraceProcessor:
+    """Perfetto's own reader of traces; a test without it is skipped, with REQUIRE_ALL_TOOLS=1 it fails."""
+    try:
+        return TraceProcessor()
+    except MissingToolError as missing:
+        if os.environ.get("REQUIRE_ALL_TOOLS") == "1":
+            pytest.fail(f"{missing} (REQUIRE_ALL_TOOLS=1)")
+        pytest.skip(str(missing))

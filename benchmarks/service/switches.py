@@ -71,8 +71,12 @@ class _Captures:
     def off(self) -> float | None:
         if not self._recordings:
             return None
-        # One engine looks for all of them, so each says the cost of all.
-        profile = read_pprof(self._own.end(self._recordings)[0])
+        # One engine looks for all of them, so each says the cost of all; of traces another program reads it.
+        bodies = self._own.end(self._recordings)
+        profiles = [body for kind, body in zip(self._kinds, bodies, strict=True) if not kind.startswith("trace")]
+        if not profiles:
+            return None
+        profile = read_pprof(profiles[0])
         costs = [parse_duration(match[1]) for comment in profile.comments if (match := _COST.match(comment))]
         return costs[0] / (profile.duration_ns / 1e9) if costs else None
 

@@ -9,8 +9,9 @@ from profiling_middleware.captures.block import block_capture
 from profiling_middleware.captures.cpu import cpu_capture
 from profiling_middleware.captures.mutex import mutex_capture
 from profiling_middleware.captures.sources import Sources
+from profiling_middleware.captures.trace import TraceCapture
 from profiling_middleware.captures.wall import wall_capture
-from profiling_middleware.model import CaptureInfo, Profile
+from profiling_middleware.model import CaptureInfo, Profile, Trace
 
 
 class Capture(Protocol):
@@ -19,20 +20,23 @@ class Capture(Protocol):
     def begin(self) -> None:
         """Starts to collect."""
 
-    def end(self, info: CaptureInfo) -> Profile:
+    def end(self, info: CaptureInfo) -> Profile | Trace:
         """Stops and returns what was collected."""
 
     def cancel(self) -> None:
         """Stops; nothing is kept."""
 
 
-CAPTURES: Mapping[str, Callable[[Sources, float], Capture]] = {
+CaptureMaker = Callable[[Sources, float], Capture]
+"""Makes a capture from its sources and the seconds that it is to last."""
+
+CAPTURES: Mapping[str, CaptureMaker] = {
     "cpu": cpu_capture,
     "wall": wall_capture,
     "block": block_capture,
     "mutex": mutex_capture,
+    "trace": TraceCapture,
 }
-"""Each makes a capture from its sources and the seconds that it is to last."""
 
 CUMULATIVE = frozenset({"block", "mutex"})
 """Kinds that are collected all the time once enabled; a window has what there is at its end."""

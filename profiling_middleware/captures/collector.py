@@ -7,10 +7,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from profiling_middleware.captures.waits import WaitNames
 from profiling_middleware.model import Contention, Frame, Label, ProfileSample, Reason, Sample, Stack, Thread
 from profiling_middleware.sampling.engine import EngineReport
 from profiling_middleware.threads import OWN_THREADS
+from profiling_middleware.waits import WaitNames
 
 MAX_STACKS = 20_000
 _OTHER_STACKS = (Frame("<other stacks>", "", 0, 0),)
@@ -62,7 +62,7 @@ class ContentionSums:
 class Collector:
     """A listener of the engine. All calls come from the timer's thread, so what is read is whole."""
 
-    hears_work, hears_waits = False, True
+    hears_work, hears_waits, wait_moments_ns = False, True, 0
 
     def __init__(self, wait_looks: float, began: EngineReport) -> None:
         """`wait_looks` a second at threads that wait for something else than a lock: those are measured one by one.
@@ -113,7 +113,7 @@ class Collector:
 
     def receive_contentions(self, contentions: Sequence[Contention]) -> None:
         """Takes waits for locks, and the releases that ended them."""
-        for thread, stack, waiter, count, delay_ns, labels, reason in contentions:
+        for thread, stack, waiter, count, delay_ns, labels, reason, _, _ in contentions:
             if _is_own(thread):
                 continue
             where = waiter if waiter is not None else stack
@@ -123,6 +123,9 @@ class Collector:
             else:
                 by = Label("waiter", self._names.waiting(waiter))
                 self._mutex.add(stack, (kind, by, *_thread_label(thread), *labels), count, delay_ns)
+
+    def receive_lock_waits(self, waits: Sequence[Contention]) -> None:
+        """It asks for none: they are in the sums."""
 
 
 def profile_samples(sums: Sums) -> list[ProfileSample]:

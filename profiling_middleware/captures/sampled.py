@@ -41,10 +41,13 @@ class StackSums:
         self._sums: dict[_Key, list[int]] = {}
         self.overflowed = 0
 
-    hears_work, hears_waits = True, False
+    hears_work, hears_waits, wait_moments_ns = True, False, 0
 
     def receive_contentions(self, contentions: Sequence[Contention]) -> None:
         """It hears of none: waits for locks are in the samples, too."""
+
+    def receive_lock_waits(self, waits: Sequence[Contention]) -> None:
+        """Likewise."""
 
     def receive(self, samples: Sequence[Sample]) -> None:
         sums, field, period = self._sums, self._field, self._period_ns

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from profiling_middleware.captures.collector import Collector
 from profiling_middleware.instruments import Instrument
-from profiling_middleware.sampling.engine import Engine
+from profiling_middleware.sampling.engine import Engine, Listener
+from profiling_middleware.tracing.flight import FlightRecorder
+from profiling_middleware.tracing.tracer import Tracer
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,9 @@ class Sources:
     instruments: Sequence[Instrument] = ()
     standing: Collector | None = None
     """None for a capture of what happens while it is taken, and where nothing is collected."""
+    tracer: Tracer | None = None
+    flight: FlightRecorder | None = None
+    """None where no trace is recorded all the time."""
 
     @property
     def limits(self) -> tuple[str, ...]:
@@ -25,17 +30,17 @@ class Sources:
         of_instruments = (limit for instrument in self.instruments for limit in instrument.limits)
         return *self.engine.limits, *of_instruments
 
-    def attach(self, collector: Collector) -> None:
-        """From now on `collector` hears of all waits."""
-        self.engine.attach(collector)
+    def attach(self, listener: Listener) -> None:
+        """From now on `listener` hears of all waits."""
+        self.engine.attach(listener)
         for instrument in self.instruments:
-            instrument.attach(collector)
+            instrument.attach(listener)
 
-    def detach(self, collector: Collector) -> None:
-        """Hands `collector` everything up to now, then nothing more."""
+    def detach(self, listener: Listener) -> None:
+        """Hands `listener` everything up to now, then nothing more."""
         for instrument in self.instruments:
-            instrument.detach(collector)
-        self.engine.detach(collector)
+            instrument.detach(listener)
+        self.engine.detach(listener)
 
     def flush(self) -> None:
         """Hands out everything up to now."""

@@ -15,6 +15,10 @@ class WaitListener(Protocol):
     def wait_looks(self) -> float:
         """As `sampling.engine.Listener.wait_looks`: how much there is to be seen of what is not measured."""
 
+    @property
+    def hears_waits(self) -> bool:
+        """Likewise: whether it wants sums of all waits, or only what is told with its moment."""
+
     def receive_contentions(self, contentions: Sequence[Contention]) -> None:
         """Takes what was waited for since the last call. Runs on the timer's thread."""
 

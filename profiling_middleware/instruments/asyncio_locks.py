@@ -107,16 +107,20 @@ class AsyncioLocks:
                 self._events.note(late, None)
             waited = now - began - inner
             if waited >= _LEAST_WAIT_NS:
-                self._note_wait(waited, sys._getframe(1), task)
+                self._note_wait(waited, now, sys._getframe(1), task)
 
-    def _note_wait(self, waited: int, frame: Any, task: asyncio.Task[Any] | None) -> None:
+    def _note_wait(self, waited: int, now: int, frame: Any, task: asyncio.Task[Any] | None) -> None:
         chosen = self._events.choose_wait(waited)
         if chosen is None:
             return
         frames = running_frames(frame)
         for parent in parents(task) if task is not None else ():
             frames += suspended_frames(parent)
-        self._events.note(Contention(_this_thread(), self._stacks.of(frames), None, *chosen), CURRENT.get(None))
+        count, delay_ns = chosen
+        # One that stands for others, too, is longer than it was.
+        time_ns = now if count == 1 else 0
+        wait = Contention(_this_thread(), self._stacks.of(frames), None, count, delay_ns, time_ns=time_ns)
+        self._events.note(wait, CURRENT.get(None))
 
     def _note_release(self, subject: Any, keys: tuple[str, ...]) -> None:
         for name in keys:

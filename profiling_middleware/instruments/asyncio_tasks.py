@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from types import CodeType
@@ -21,6 +20,7 @@ from typing import Any
 
 from profiling_middleware.instruments import WaitListener
 from profiling_middleware.instruments.chains import parents, suspended_frames
+from profiling_middleware.instruments.task_sets import task_sets
 from profiling_middleware.model import Contention, Reason, Thread
 from profiling_middleware.stacks import StackTable
 
@@ -154,12 +154,12 @@ class AsyncioTasks:
         """About so many tasks at random, and how many of all each stands for."""
         found: list[asyncio.Task[Any]] = []
         total = 0
-        for references in _task_sets():
+        for references in task_sets():
             total += len(references)
         if total == 0:
             return found, 0.0
         step = max(1, total // count)
-        for references in _task_sets():
+        for references in task_sets():
             # Of a huge set a part is passed over.
             begin = self._random.randrange(max(1, len(references) - _MOST_PASSED + 1))
             start = begin + self._random.randrange(step)
@@ -218,16 +218,3 @@ def _picked(references: set[Any], start: int, stop: int, step: int) -> list[Any]
         except RuntimeError:
             continue
     return []
-
-
-def _task_sets() -> Iterable[set[Any]]:
-    """Where asyncio keeps its tasks: Lib/asyncio/tasks.py of 3.11, and of 3.12 and 3.13."""
-    tasks: Any = asyncio.tasks
-    for name in ("_all_tasks", "_scheduled_tasks"):
-        weak = getattr(tasks, name, None)
-        references = getattr(weak, "data", None)
-        if isinstance(references, set):
-            yield references
-    eager = getattr(tasks, "_eager_tasks", None)
-    if isinstance(eager, set):
-        yield eager

@@ -29,6 +29,9 @@ class _OfAsyncio:
         return self._made.limits if self._made is not None else ()
 
     def attach(self, listener: WaitListener) -> None:
+        # Looks at tasks are for sums: a trace hears of them otherwise.
+        if self._what == "tasks" and not listener.hears_waits:
+            return
         self._listeners.append(listener)
         if self._made is not None:
             self._made.attach(listener)
@@ -38,8 +41,8 @@ class _OfAsyncio:
     def detach(self, listener: WaitListener) -> None:
         if listener in self._listeners:
             self._listeners.remove(listener)
-        if self._made is not None:
-            self._made.detach(listener)
+            if self._made is not None:
+                self._made.detach(listener)
 
     def flush(self) -> None:
         if self._made is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from profiling_middleware.captures import CAPTURES
-from profiling_middleware.config import KINDS, Settings
+from profiling_middleware.config import Settings
 from profiling_middleware.encoders.views import VIEWS
 from profiling_middleware.keys import own_key
 from profiling_middleware.middleware.access import refusal
@@ -17,7 +17,7 @@ from profiling_middleware.middleware.messages import PREFIX, AdminRequest, Admin
 from profiling_middleware.middleware.pages import index_page
 from profiling_middleware.middleware.query import CaptureQuery, QueryError, parse_capture_query
 from profiling_middleware.pipeline import Result
-from profiling_middleware.profiler import Profiler
+from profiling_middleware.profiler import NO_FLIGHT, Profiler
 from profiling_middleware.recording import MAX_ON_DEMAND, Recording, TooManyCaptures
 
 _ALIASES: Mapping[str, str] = {"profile": "cpu", "lock": "mutex"}
@@ -87,14 +87,12 @@ class Admin:
             return AdminResponse(200, "\x00".join(sys.orig_argv).encode("utf-8", "replace"))
         if kind in CAPTURES:
             return self._capture(kind, request)
-        if kind in KINDS:
-            return error(404, f"profiling: {kind} is not part of this version: there are {_routes()}")
         return error(404, f"profiling: there is no such profile: there are {_routes()}")
 
     def _capture(self, kind: str, request: AdminRequest) -> AdminResponse | Pending:
         default = min(_DEFAULT_TRACE_SECONDS if kind == "trace" else _DEFAULT_SECONDS, self._settings.max_seconds)
         try:
-            query = parse_capture_query(request.query, max_seconds=self._settings.max_seconds)
+            query = parse_capture_query(request.query, kind, max_seconds=self._settings.max_seconds)
         except QueryError as bad:
             return error(400, f"profiling: {bad}")
         wait = query.wait and request.can_wait
@@ -104,7 +102,16 @@ class Admin:
         try:
             profiler = self._profiler()
             seconds = None if query.seconds is None and profiler.collects(kind) else query.seconds or default
-            recording = profiler.record(kind, seconds, upload=uploaded, view=query.view if wait else None)
+            if query.last is not None and not profiler.keeps_flight:
+                return error(409, f"profiling: last = {query.last:g}: {NO_FLIGHT}")
+            recording = profiler.record(
+                kind,
+                seconds,
+                upload=uploaded,
+                view=query.view if wait else None,
+                full=query.full,
+                last=query.last,
+            )
         except TooManyCaptures:
             message = f"profiling: {MAX_ON_DEMAND} captures on demand run already: try again when one has ended"
             return error(429, message, ("Retry-After", "10"))

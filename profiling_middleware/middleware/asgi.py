@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from contextvars import Token
+from typing import TYPE_CHECKING, Any
 
 from profiling_middleware.config import Settings, SettingsError
 from profiling_middleware.labels import CURRENT, end_work
 from profiling_middleware.middleware.messages import PREFIX, AdminRequest, AdminResponse, is_admin_path
 from profiling_middleware.middleware.service import ProfilerService
+from profiling_middleware.model import Body
 from profiling_middleware.threads import OwnThread
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from profiling_middleware.middleware.admin import Pending
+    from profiling_middleware.tracing.requests import RequestSpans
 
 
 class ProfilingMiddleware:
@@ -42,6 +45,7 @@ class ProfilingMiddleware:
             self._service = ProfilerService(Settings())
         self._started = False
         self._look_for = self._what_to_look_for()
+        self._service.on_tracing = self._look_again
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -64,7 +68,10 @@ class ProfilingMiddleware:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves a request whose samples are labelled, if they can be."""
-        make = self._service.label_maker
+        make, spans = self._service.label_maker, self._service.spans
+        if spans is not None:
+            await self._serve_traced(spans, scope, receive, send)
+            return
         if make is None:
             await self.app(scope, receive, send)
             return
@@ -74,16 +81,39 @@ class ProfilingMiddleware:
         finally:
             end_work(token)
 
+    async def _serve_traced(self, spans: RequestSpans, scope: Scope, receive: Receive, send: Send) -> None:
+        service = self._service
+        make, resolve = service.label_maker, service.endpoints.of_asgi
+        tokens: list[Token[Any]] = [CURRENT.set(make(resolve, scope))] if make is not None else []
+        span = spans.begin(resolve, scope, send)
+        tokens.append(spans.enter(span))
+        try:
+            await self.app(scope, receive, span.send)
+        except BaseException:
+            span.status = span.status or 500  # what servers and frameworks answer then
+            raise
+        finally:
+            spans.end(span)
+            for token in tokens:
+                end_work(token)
+
     def _what_to_look_for(self) -> str:
         # With profiling off one comparison is all that a request pays. Otherwise, or while there is something to do
         # before the first one may pass, it is looked for what every path contains.
-        return "" if self._service.settings.enabled or (self._refused and not self._started) else PREFIX
+        return "" if self._wants_start or self._service.spans is not None else PREFIX
+
+    def _look_again(self) -> None:
+        self._look_for = self._what_to_look_for()
+
+    @property
+    def _wants_start(self) -> bool:
+        return self._service.settings.enabled or (self._refused is not None and not self._started)
 
     def _start(self) -> None:
         """Begins periodic profiling: at the end of the lifespan's start-up, else at the first request."""
-        if not self._started and not self._look_for:
+        if not self._started and self._wants_start:
             self._started = True
-            self._look_for = self._what_to_look_for()
+            self._look_again()
             if self._refused is not None:
                 self._service.settings.logger.error("profiling: stays off: %s", self._refused)
             else:
@@ -92,7 +122,7 @@ class ProfilingMiddleware:
     async def _stop(self) -> None:
         await _in_thread(self._service.stop)
         self._started = False
-        self._look_for = self._what_to_look_for()
+        self._look_again()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._service.loaded:
@@ -102,7 +132,7 @@ class ProfilingMiddleware:
         if response is not None:
             headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.all_headers()]
             await send({"type": "http.response.start", "status": response.status, "headers": headers})
-            await send({"type": "http.response.body", "body": response.body})
+            await _send_body(response.body, send)
 
 
 _ENDS = ("lifespan.startup.failed", "lifespan.shutdown.complete", "lifespan.shutdown.failed")
@@ -165,6 +195,15 @@ async def _wait(pending: Pending, receive: Receive) -> AdminResponse | None:
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def _send_body(body: Body, send: Send) -> None:
+    if isinstance(body, bytes):
+        await send({"type": "http.response.body", "body": body})
+        return
+    for chunk in body.chunks():
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def _in_thread(work: Callable[[], object]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from profiling_middleware.model import Body
+
 PREFIX = "/debug/pprof"
 
 
@@ -38,7 +40,7 @@ class AdminRequest:
 @dataclass(frozen=True, slots=True)
 class AdminResponse:
     status: int
-    body: bytes
+    body: Body
     media_type: str = "text/plain; charset=utf-8"
     headers: tuple[tuple[str, str], ...] = field(default=())
 

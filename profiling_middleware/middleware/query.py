@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 from profiling_middleware.encoders.views import VIEWS
+from profiling_middleware.tracing.flight import FLIGHT_SECONDS
 
-_PARAMETERS = ("seconds", "format", "debug", "upload", "wait")
+_PARAMETERS = ("seconds", "format", "debug", "upload", "wait", "detail", "last")
 _FORMATS = ("pprof", *VIEWS)
+_DETAILS = ("full", "long")
 
 
 class QueryError(ValueError):
@@ -24,21 +26,32 @@ class CaptureQuery:
     """None for pprof, otherwise a name in VIEWS."""
     upload: bool
     wait: bool
+    full: bool
+    """Of a trace: everything, not only what is long enough to matter."""
+    last: float | None
+    """Of a trace: so many seconds before now; None for what happens from now on."""
 
 
-def parse_capture_query(query: str, *, max_seconds: float) -> CaptureQuery:
-    """Reads `seconds`, `format`, `debug`, `upload` and `wait`. Raises QueryError."""
+def parse_capture_query(query: str, kind: str, *, max_seconds: float) -> CaptureQuery:
+    """Reads the parameters of a capture; `detail` and `last` are for a trace. Raises QueryError."""
     values = _parameters(query)
+    _check_kind(values, kind)
     view = _choice(values, "format", _FORMATS, "pprof")
     # As in Go, debug=1 asks for text; 0 is what scrapers send.
     if _switch(values, "debug", default=False):
         view = "text"
     parsed = CaptureQuery(
-        seconds=_seconds(values.get("seconds"), max_seconds),
+        seconds=_seconds("seconds", values.get("seconds"), max_seconds, "PROFILE_MAX_SECONDS"),
         view=None if view == "pprof" else view,
         upload=_switch(values, "upload", default=True),
         wait=_switch(values, "wait", default=True),
+        full=_choice(values, "detail", _DETAILS, "full") == "full",
+        last=_seconds("last", values.get("last"), FLIGHT_SECONDS, "what is kept"),
     )
+    if parsed.last is not None and parsed.seconds is not None:
+        raise QueryError("last is for what has happened, seconds for what will: leave out one of the two")
+    if parsed.last is not None and "detail" in values:
+        raise QueryError("last has the detail that is recorded all the time: leave out detail")
     if not parsed.wait and parsed.view:
         raise QueryError(f"wait = 0 stores pprof and cannot answer {parsed.view}: leave out one of the two")
     if not parsed.wait and not parsed.upload:
@@ -61,15 +74,28 @@ def _parameters(query: str) -> dict[str, str]:
     return values
 
 
-def _seconds(text: str | None, most: float) -> float | None:
+def _check_kind(values: dict[str, str], kind: str) -> None:
+    if kind == "trace":
+        view = values.get("format", "1" if values.get("debug") == "1" else "")
+        if view not in ("", "perfetto"):
+            name = "format" if "format" in values else "debug"
+            raise QueryError(f"{name} = {_shown(values[name])} is for profiles: a trace is for Perfetto, leave it out")
+        values.pop("format", None)
+        return
+    for name in ("detail", "last"):
+        if name in values:
+            raise QueryError(f"{name} = {_shown(values[name])} is for a trace, and this is a {kind} profile")
+
+
+def _seconds(name: str, text: str | None, most: float, whose: str) -> float | None:
     if text is None:
         return None
-    wanted = f"use a number of seconds, more than 0 and at most {most:g} (PROFILE_MAX_SECONDS)"
+    wanted = f"use a number of seconds, more than 0 and at most {most:g} ({whose})"
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
-        raise QueryError(f"seconds = {_shown(text)} is not such a number: {wanted}")
+        raise QueryError(f"{name} = {_shown(text)} is not such a number: {wanted}")
     seconds = float(text)
     if not 0 < seconds <= most:
-        raise QueryError(f"seconds = {_shown(text)} is out of range: {wanted}")
+        raise QueryError(f"{name} = {_shown(text)} is out of range: {wanted}")
     return seconds
 
 

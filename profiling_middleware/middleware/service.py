@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from profiling_middleware.config import Settings
@@ -14,6 +15,7 @@ from profiling_middleware.threads import OwnThread
 if TYPE_CHECKING:
     from profiling_middleware.middleware.admin import Admin
     from profiling_middleware.profiler import Profiler
+    from profiling_middleware.tracing.requests import RequestSpans
 
 
 _SETTLE_SECONDS = 1.0
@@ -33,6 +35,10 @@ class ProfilerService:
         self.label_maker: LabelMaker | None = None
         """Set while requests are to be labelled: profiling is on, and its engine can read labels."""
         self.endpoints = Endpoints()
+        self.spans: RequestSpans | None = None
+        """Set while requests are to be traced."""
+        self.on_tracing: Callable[[], object] = lambda: None
+        """Called when that has changed, on any thread."""
         if settings.enabled:
             THIS_PROCESS.claim(self)
             THIS_PROCESS.notice_sigterm()
@@ -49,7 +55,12 @@ class ProfilerService:
                 from profiling_middleware.profiler import Profiler
 
             self._profiler = Profiler.shared(self.settings)
+            self._profiler.requests.on_change(self._tracing_changed)
         return self._profiler
+
+    def _tracing_changed(self, traced: bool) -> None:
+        self.spans = self._profiler.requests if traced and self._profiler is not None else None
+        self.on_tracing()
 
     def admin(self) -> Admin:
         """The routes."""

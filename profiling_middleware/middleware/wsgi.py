@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextvars import Token
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from profiling_middleware.config import Settings
-from profiling_middleware.labels import CURRENT, LabelMaker, end_work
+from profiling_middleware.labels import CURRENT, LabelMaker, Resolve, end_work
 from profiling_middleware.middleware.messages import PREFIX, AdminRequest, AdminResponse, is_admin_path
 from profiling_middleware.middleware.service import ProfilerService
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
     from profiling_middleware.middleware.admin import Pending
+    from profiling_middleware.tracing.requests import RequestSpan, RequestSpans
 
 # How often a waiting request looks whether its client is still there.
 _LOOK_SECONDS = 0.25
@@ -40,9 +41,13 @@ class WSGIProfilingMiddleware:
         """
         self.app = app
         self._service = ProfilerService(Settings.from_env() if settings is None else settings)
-        # With profiling off one comparison is all that a request pays; else it is for what every path contains.
-        self._look_for = "" if self._service.settings.enabled else PREFIX
+        self._look_again()
+        self._service.on_tracing = self._look_again
         self._started = False
+
+    def _look_again(self) -> None:
+        # With profiling off one comparison is all that a request pays; else it is for what every path contains.
+        self._look_for = "" if self._service.settings.enabled or self._service.spans is not None else PREFIX
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         try:
@@ -58,24 +63,34 @@ class WSGIProfilingMiddleware:
         path = environ.get("PATH_INFO", "")
         if PREFIX in path and is_admin_path(path):
             return self._answer(environ, start_response)
-        make = self._service.label_maker
-        if make is None:
+        make, spans = self._service.label_maker, self._service.spans
+        if make is None and spans is None:
             return self.app(environ, start_response)
-        return self._serve(make, environ, start_response)
+        return self._serve(make, spans, environ, start_response)
 
-    def _serve(self, make: LabelMaker, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Serves a request whose samples are labelled, its body too where that is made bit by bit."""
-        token = CURRENT.set(make(self._service.endpoints.of_wsgi, environ))
+    def _serve(
+        self,
+        make: LabelMaker | None,
+        spans: RequestSpans | None,
+        environ: WSGIEnvironment,
+        start_response: StartResponse,
+    ) -> Iterable[bytes]:
+        """Serves a request that is labelled and traced, its body too where that is made bit by bit."""
+        work, resolve = _Work(spans), self._service.endpoints.of_wsgi
+        if make is not None:
+            work.tokens.append(CURRENT.set(make(resolve, environ)))
+        if spans is not None:
+            start_response = work.trace(spans, resolve, environ, start_response)
         try:
             body = self.app(environ, start_response)
         except BaseException:
-            end_work(token)
+            work.end(failed=True)
             raise
         wrapper = environ.get("wsgi.file_wrapper")
         if isinstance(body, list | tuple) or (isinstance(wrapper, type) and isinstance(body, wrapper)):
-            end_work(token)
+            work.end()
             return body
-        return _LabelledBody(body, token)
+        return _ObservedBody(body, work)
 
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         answer = self._service.admin().answer(_request(environ))
@@ -84,16 +99,58 @@ class WSGIProfilingMiddleware:
             # The client has left; whatever is answered, nobody reads it.
             response = AdminResponse(499, b"")
         start_response(_status_line(response.status), response.all_headers())
-        return [response.body]
+        return [response.body] if isinstance(response.body, bytes) else response.body.chunks()
 
 
-class _LabelledBody:
+class _Work:
+    """What one request's samples are labelled with, and its part in a trace."""
+
+    __slots__ = ("_span", "_spans", "tokens")
+
+    def __init__(self, spans: RequestSpans | None) -> None:
+        self.tokens: list[Token[Any]] = []
+        self._spans = spans
+        self._span: RequestSpan | None = None
+
+    def trace(
+        self, spans: RequestSpans, resolve: Resolve, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> StartResponse:
+        """It begins now; returns what the application is to call instead of `start_response`."""
+        span = self._span = spans.begin(resolve, environ)
+        self.tokens.append(spans.enter(span))
+
+        def noting(status: str, headers: list[tuple[str, str]], *rest: Any) -> Callable[[bytes], object]:
+            span.note_status(status)
+            return start_response(status, headers, *rest)
+
+        return noting
+
+    def first_byte(self) -> None:
+        """The body begins to be sent."""
+        if self._span is not None:
+            self._span.note_first_byte()
+
+    def end(self, *, failed: bool = False) -> None:
+        """It is over."""
+        span, spans = self._span, self._spans
+        if span is not None and spans is not None:
+            if failed:
+                span.status = span.status or 500  # what servers answer then
+            else:
+                span.note_first_byte()
+            spans.end(span)
+        for token in self.tokens:
+            end_work(token)
+
+
+class _ObservedBody:
     """A body that is still being made while the server sends it; closing it ends the request's work."""
 
-    def __init__(self, body: Iterable[bytes], token: Token[object]) -> None:
-        self._body, self._token = body, token
+    def __init__(self, body: Iterable[bytes], work: _Work) -> None:
+        self._body, self._work = body, work
 
     def __iter__(self) -> Iterator[bytes]:
+        self._work.first_byte()
         return iter(self._body)
 
     def close(self) -> None:
@@ -102,7 +159,7 @@ class _LabelledBody:
             if close is not None:
                 close()
         finally:
-            end_work(self._token)
+            self._work.end()
 
 
 def _status_line(status: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from importlib import import_module
+from typing import Any
 
 from profiling_middleware.config import Settings, SettingsError
 from profiling_middleware.labels import CURRENT, LabelMaker
@@ -56,6 +57,15 @@ def make_label_maker(settings: Settings) -> LabelMaker | None:
 
     _native.watch(CURRENT)
     return _native.Label
+
+
+def make_step_hooks(settings: Settings) -> Any:
+    """The extension's functions that tell of steps of asyncio's tasks; None where they are not to be had."""
+    if settings.engine == "python" or why_not_native() is not None:
+        return None
+    from profiling_middleware.sampling import _native
+
+    return _native
 
 
 def make_engine(settings: Settings) -> Engine:

@@ -12,9 +12,11 @@
 #include "csrc/locks.h"
 #include "csrc/looker.h"
 #include "csrc/looks.h"
+#include "csrc/moments.h"
 #include "csrc/natives.h"
 #include "csrc/ring.h"
 #include "csrc/sampler.h"
+#include "csrc/steps.h"
 #include "csrc/tasks.h"
 #include "csrc/threads.h"
 #include "csrc/walk.h"
@@ -292,11 +294,44 @@ static PyObject *set_contention_rates(PyObject *self, PyObject *arguments)
     Py_RETURN_NONE;
 }
 
+static PyObject *set_wait_moments(PyObject *self, PyObject *least)
+{
+    (void)self;
+    unsigned long long nanoseconds = PyLong_AsUnsignedLongLong(least);
+    if (PyErr_Occurred())
+        return NULL;
+    moments_set_least(nanoseconds);
+    Py_RETURN_NONE;
+}
+
 static PyObject *contention_totals(PyObject *self, PyObject *unused)
 {
     (void)self, (void)unused;
-    return Py_BuildValue("KKKK", contention_counts.waits, contention_counts.releases, contention_counts.dropped,
-                         contention_counts.own_ns);
+    return Py_BuildValue("KKKKK", contention_counts.waits, contention_counts.releases, contention_counts.dropped,
+                         contention_counts.own_ns, moments_dropped);
+}
+
+static PyObject *observe_steps(PyObject *self, PyObject *arguments)
+{
+    (void)self;
+    struct step_observer observer;
+    if (!PyArg_ParseTuple(arguments, "OLOO:observe_steps", &observer.stepped, &observer.threshold_ns, &observer.created,
+                          &observer.resolved))
+        return NULL;
+    return PyBool_FromLong(steps_observe(&observer));
+}
+
+static PyObject *leave_steps(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    steps_leave();
+    Py_RETURN_NONE;
+}
+
+static PyObject *step_failures(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    return PyLong_FromUnsignedLongLong(steps_failures());
 }
 
 static PyObject *task_ids(PyObject *self, PyObject *unused)
@@ -398,7 +433,11 @@ static PyMethodDef methods[] = {
     {"observe_locks", observe_locks, METH_NOARGS, NULL},
     {"leave_locks", leave_locks, METH_NOARGS, NULL},
     {"set_contention_rates", set_contention_rates, METH_VARARGS, NULL},
+    {"set_wait_moments", set_wait_moments, METH_O, NULL},
     {"contention_totals", contention_totals, METH_NOARGS, NULL},
+    {"observe_steps", observe_steps, METH_VARARGS, NULL},
+    {"leave_steps", leave_steps, METH_NOARGS, NULL},
+    {"step_failures", step_failures, METH_NOARGS, NULL},
     {"task_ids", task_ids, METH_NOARGS, NULL},
     {"task_name", task_name, METH_O, NULL},
     {"watch", watch, METH_O, NULL},

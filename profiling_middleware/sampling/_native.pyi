@@ -1,5 +1,7 @@
 """The C extension's functions; `sampling/native.py` is their only caller. Times in nanoseconds."""
 
+from asyncio import Future, Task
+from collections.abc import Callable
 from contextvars import ContextVar
 from types import CodeType
 from typing import Any, final
@@ -85,15 +87,18 @@ def drain() -> tuple[
     list[tuple[str | int, str | None, int, int]],
     bool,
     list[tuple[bool, int, int, int, float, float, Resolve | None, Any]],
+    list[tuple[int, int, int, int, int, Resolve | None, Any]],
 ]:
-    """What happened since the last call: samples, new stacks, new frames, whether all numbers begin anew; contentions.
+    """What happened since the last call: samples, new stacks, new frames, whether all numbers begin anew; contentions;
+    waits for locks one by one, as they ended, if that was asked for.
 
     A sample: time, the thread's key, its stack's number (-1: none), CPU time, time waited at the stack that was looked
     at before, time waited at this one since, how much of both was for locks, why (`model.Reason`), and the parts of its
     label or None. A stack: the numbers of its frames, leaf first. A frame: qualified name, file, line, first line; for
     a special frame its number and None. A contention: whether it is a release, the thread's key, its stack, a
-    waiter's (-1: none), how many, their delay, the parts of its label or None; if all numbers begin anew, theirs are
-    still the old ones.
+    waiter's (-1: none), how many, their delay, the parts of its label or None. A wait: the thread's key, its stack, the
+    key of the thread whose release ended it (0: not known), when it ended on the monotonic clock, how long it was, the
+    parts of its label or None. If all numbers begin anew, those of contentions and waits are still the old ones.
     """
 
 def clear() -> None:
@@ -111,8 +116,40 @@ def leave_locks() -> None:
 def set_contention_rates(block_rate: int, mutex_fraction: int, /) -> None:
     """See `sampling.engine.Engine.set_wait_rates`."""
 
-def contention_totals() -> tuple[int, int, int, int]:
-    """Waits and releases recorded, those for which there was no room, and time that recording them took."""
+def set_wait_moments(least: int, /) -> None:
+    """From now on `drain()` also tells each observed wait of at least so many nanoseconds by itself; 0: none."""
+
+def contention_totals() -> tuple[int, int, int, int, int]:
+    """Waits and releases recorded, those for which there was no room, and time that recording them took.
+
+    Then waits that could not be told by themselves, because there was no room either.
+    """
+
+def observe_steps(
+    stepped: Callable[[Task[Any], Future[Any] | None, int, int], object] | None,
+    threshold: int,
+    created: Callable[[Task[Any]], object] | None,
+    resolved: Callable[[Future[Any]], object] | None,
+    /,
+) -> bool:
+    """Begins to tell of the steps of all of asyncio's tasks there are, or goes on telling these.
+
+    Each is called in the thread that does what it is told, with the context of whoever does it.
+    `stepped`: a task has just taken a step of at least `threshold`; what woke it (None: it began, or had not waited),
+    and when it began and ended on the monotonic clock. `created`: a task has been made, and may have taken its first
+    step already if it is eager (that one is not told). `resolved`: a step is about to set a future's result or
+    exception, which may still be refused.
+    Raising does them no harm: it is counted, and only KeyboardInterrupt and SystemExit, which come from a signal's
+    handler, go on to the program. What they do themselves is not told.
+    False when asyncio's C code is not loaded or not understood. To find that out takes a step of a task that no loop
+    knows of, and `sampling.specimens`, which is imported if it has not been.
+    """
+
+def leave_steps() -> None:
+    """Ends that, also for steps that are under way."""
+
+def step_failures() -> int:
+    """How often what `observe_steps` was given has raised since the process started."""
 
 def watch(variable: ContextVar[object], /) -> None:
     """From now on samples carry the label that this variable has in the running context."""

@@ -30,6 +30,7 @@ _REASONS = tuple(Reason)
 RawSample = tuple[int, int, int, int, int, int, int, int, int, Resolve | None, object]
 RawFrame = tuple[str | int, str | None, int, int]
 RawContention = tuple[bool, int, int, int, float, float, Resolve | None, object]
+RawWait = tuple[int, int, int, int, int, Resolve | None, object]
 """All as `_native.drain()` returns them."""
 
 
@@ -141,9 +142,25 @@ class Accounts:
                 self._stack(waiter) if is_release else None,
                 count,
                 delay_ns,
-                _labels_of(_Work(resolve, subject) if resolve is not None else None, final=True),
+                _labels_now(resolve, subject),
             )
             for is_release, key, number, waiter, count, delay_ns, resolve, subject in raw
+        ]
+
+    def lock_waits(self, raw: Iterable[RawWait]) -> list[Contention]:
+        """Likewise what is told one by one."""
+        return [
+            Contention(
+                self._threads.get(key, _ENDED_THREADS),
+                self._stack(number),
+                None,
+                1.0,
+                float(waited_ns),
+                _labels_now(resolve, subject),
+                time_ns=time_ns,
+                holder=self._threads.get(holder),
+            )
+            for key, number, holder, time_ns, waited_ns, resolve, subject in raw
         ]
 
     def _stack(self, number: int) -> Stack:
@@ -234,3 +251,7 @@ class Accounts:
 def _labels_of(work: _Work | None, *, final: bool) -> Labels:
     """Those that are known by now."""
     return work.labels if work is not None and work.settle(final=final) else ()
+
+
+def _labels_now(resolve: Resolve | None, subject: object) -> Labels:
+    return _labels_of(_Work(resolve, subject) if resolve is not None else None, final=True)

@@ -27,11 +27,21 @@ class Listener(Protocol):
     def hears_waits(self) -> bool:
         """Whether it wants to know why threads wait, and of waits for locks by themselves."""
 
+    @property
+    def wait_moments_ns(self) -> int:
+        """Waits for locks of at least so many ns are told one by one with their time; 0 when it does not want that."""
+
     def receive(self, samples: Sequence[Sample]) -> None:
         """Takes what was seen since the last call. Runs on the timer's thread: it may add up, not encode."""
 
     def receive_contentions(self, contentions: Sequence[Contention]) -> None:
         """Likewise, if it hears waits."""
+
+    def receive_lock_waits(self, waits: Sequence[Contention]) -> None:
+        """Likewise, if it wants their moments: those that have ended since, in that order.
+
+        One that began before the listener came is told whole, and none that goes on when it leaves.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import time
 from typing import NamedTuple
 
 from profiling_middleware.labels import CURRENT
-from profiling_middleware.model import Sample, Thread
+from profiling_middleware.model import Contention, Sample, Thread
 from profiling_middleware.sampling import _native
 from profiling_middleware.sampling.accounts import NATIVE_STACK, Accounts, stack_of
 from profiling_middleware.sampling.clocks import OwnCpu
@@ -59,6 +59,11 @@ def _counts() -> Counts:
     return Counts(*_native.counts())
 
 
+def _wants_locks(listener: Listener) -> bool:
+    """Whether it wants to know why threads wait, and for which locks."""
+    return listener.hears_waits or listener.wait_moments_ns > 0
+
+
 class NativeEngine:
     """Samples without the GIL. See `sampling.engine.Engine` for the methods; there is one at a time in a process."""
 
@@ -99,11 +104,15 @@ class NativeEngine:
             limits.append(
                 "/proc/self/task/TID/syscall cannot be read here: work and waits are told apart by clocks only"
             )
-        if any(listener.hears_waits for listener in self._listeners) and not self._observes_locks:
+        if any(map(_wants_locks, self._listeners)) and not self._observes_locks:
             limits.append("the locks of this interpreter are not as they are known: they are seen by looks only")
-        without_stack = _native.contention_totals()[2]
+        _, _, without_stack, _, untold = _native.contention_totals()
         if without_stack:
             limits.append(f"{without_stack} contentions stand without their stack: there was no room for more at once")
+        if untold and any(listener.wait_moments_ns for listener in self._listeners):
+            limits.append(
+                f"{untold} long waits for locks are left out since the process started: there was no room for them"
+            )
         return tuple(limits)
 
     def attach(self, listener: Listener) -> None:
@@ -112,7 +121,7 @@ class NativeEngine:
         else:
             self._begin()
         self._listeners.append(listener)
-        if listener.hears_waits:
+        if _wants_locks(listener):
             self._observes_locks = _native.observe_locks()
         self._adjust()
 
@@ -121,7 +130,7 @@ class NativeEngine:
             return
         self._cut()
         self._listeners.remove(listener)
-        if not any(other.hears_waits for other in self._listeners):
+        if not any(map(_wants_locks, self._listeners)):
             _native.leave_locks()
         if self._listeners:
             self._adjust()
@@ -178,6 +187,7 @@ class NativeEngine:
         if threading.get_native_id is _native.enlist:
             threading.get_native_id = _thread.get_native_id
         _native.leave_locks()
+        _native.set_wait_moments(0)
         _native.clear()
         self._listeners.clear()
         self._accounts.clear()
@@ -210,16 +220,21 @@ class NativeEngine:
         stretch = self._governor.stretch
         looks = max((listener.wait_looks for listener in self._listeners), default=0.0)
         hears_work = any(listener.hears_work for listener in self._listeners)
-        hears_waits = any(listener.hears_waits for listener in self._listeners)
+        asks_why = any(map(_wants_locks, self._listeners))
         if self._has_signal:
             self._unarmed = _native.set_period(int(1e9 * stretch / self.rate) if hears_work else 0)
         elif hears_work:
             looks = self.rate
         interval = int(1e9 * stretch / looks) if looks else 0
-        _native.look(interval, not self._has_signal and hears_work, hears_waits, self._has_signal)
+        _native.look(interval, not self._has_signal and hears_work, asks_why, self._has_signal)
+        wanted = [listener.wait_moments_ns for listener in self._listeners if listener.wait_moments_ns]
+        _native.set_wait_moments(min(wanted, default=0))
         self._adjust_wait_rates()
 
     def _adjust_wait_rates(self) -> None:
+        if not any(listener.hears_waits for listener in self._listeners):
+            _native.set_contention_rates(0, 0)
+            return
         stretch = self._governor.stretch
         _native.set_contention_rates(int(self._block_rate_ns * stretch), math.ceil(self._mutex_fraction * stretch))
 
@@ -234,7 +249,7 @@ class NativeEngine:
 
     def _cost_ns(self) -> int:
         counts = _counts()
-        _, _, _, contentions_ns = _native.contention_totals()
+        _, _, _, contentions_ns, _ = _native.contention_totals()
         return self._own.total_ns() + counts.handlers_ns + counts.looker_ns + contentions_ns
 
     # -- samples ------------------------------------------------------------------------------------------------
@@ -242,19 +257,27 @@ class NativeEngine:
     def _drain(self, *, final: bool = False) -> list[Sample]:
         accounts = self._accounts
         ended = _native.ended_threads()  # before, so that all they have left is in what comes now
-        raw, stacks, frames, begins_anew, raw_contentions = _native.drain()
-        contentions = accounts.contentions(raw_contentions) if begins_anew else []
-        accounts.learn_stacks(stacks, frames, begins_anew=begins_anew)
+        raw, stacks, frames, begins_anew, raw_contentions, raw_waits = _native.drain()
         accounts.learn_threads(_native.new_threads())
-        contentions = contentions or accounts.contentions(raw_contentions)
-        if contentions:
-            for listener in self._listeners:
-                if listener.hears_waits:
-                    listener.receive_contentions(contentions)
+        if not begins_anew:
+            accounts.learn_stacks(stacks, frames, begins_anew=False)
+        contentions, waits = accounts.contentions(raw_contentions), accounts.lock_waits(raw_waits)
+        if begins_anew:  # what was waited has the old numbers
+            accounts.learn_stacks(stacks, frames, begins_anew=True)
+        self._tell_waits(contentions, waits)
         samples = accounts.samples(raw, final=final)
         for key in ended:
             accounts.forget_thread(key)
         return samples
+
+    def _tell_waits(self, contentions: list[Contention], waits: list[Contention]) -> None:
+        for listener in self._listeners:
+            if contentions and listener.hears_waits:
+                listener.receive_contentions(contentions)
+            least = listener.wait_moments_ns
+            told = [wait for wait in waits if wait.delay_ns >= least] if least else []
+            if told:
+                listener.receive_lock_waits(told)
 
     def _cut(self) -> None:
         """Hands out all that is pending, so that a capture beginning or ending now gets its own part only."""

@@ -77,6 +77,8 @@ class PythonEngine:
         )
         if any(listener.hears_waits for listener in self._listeners):
             known = (*known, "this engine sees waits for locks by looks only, and not who made others wait")
+        if any(listener.wait_moments_ns for listener in self._listeners):
+            known = (*known, "this engine does not tell when each wait for a lock was")
         if not self._clocks.exact:
             return (*known, "this system has no CPU clocks for threads: the process's CPU time is shared by estimate")
         if self._states.available:

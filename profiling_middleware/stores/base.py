@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from profiling_middleware.model import CaptureInfo
+from profiling_middleware.model import Body, CaptureInfo
 
 
 class StoreError(Exception):
@@ -25,5 +25,5 @@ class Store(Protocol):
     def warm_up(self) -> None:
         """Does early what would make the first put slow. Raises StoreError."""
 
-    def put(self, key: str, body: bytes, info: CaptureInfo) -> None:
+    def put(self, key: str, body: Body, info: CaptureInfo) -> None:
         """Stores `body` under `key` unless something is there. Raises KeyTaken or StoreError."""

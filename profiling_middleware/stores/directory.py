@@ -6,7 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
-from profiling_middleware.model import CaptureInfo
+from profiling_middleware.model import Body, CaptureInfo
 from profiling_middleware.stores.base import KeyTaken, StoreError
 
 
@@ -23,7 +23,7 @@ class DirectoryStore:
     def warm_up(self) -> None:
         """Nothing is slow here."""
 
-    def put(self, key: str, body: bytes, info: CaptureInfo) -> None:
+    def put(self, key: str, body: Body, info: CaptureInfo) -> None:
         path = self._root / key
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         try:
@@ -42,10 +42,11 @@ class DirectoryStore:
             raise StoreError(_explain(self._root, error)) from error
 
     @staticmethod
-    def _write(path: Path, body: bytes) -> None:
+    def _write(path: Path, body: Body) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(body)
+            for chunk in (body,) if isinstance(body, bytes) else body.chunks():
+                file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
 

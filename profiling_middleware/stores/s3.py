@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from profiling_middleware.gil import giving_way
-from profiling_middleware.model import CaptureInfo
+from profiling_middleware.model import Body, CaptureInfo
 from profiling_middleware.process import THIS_PROCESS
 from profiling_middleware.stores.base import KeyTaken, StoreError
 
@@ -56,7 +56,7 @@ class S3Store:
     def warm_up(self) -> None:
         self._ready_client()
 
-    def put(self, key: str, body: bytes, info: CaptureInfo) -> None:
+    def put(self, key: str, body: Body, info: CaptureInfo) -> None:
         client = self._ready_client()
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -69,7 +69,7 @@ class S3Store:
                 client.put_object(
                     Bucket=self._bucket,
                     Key=key,
-                    Body=body,
+                    Body=body if isinstance(body, bytes) else body.open(),
                     IfNoneMatch="*",
                     ContentType="application/octet-stream",
                     Metadata=metadata,

@@ -60,7 +60,7 @@ OF = {"cheap_step": CHEAP, "dear_step": DEAR}
 
 
 class Heard:
-    wait_looks, hears_work, hears_waits = 0.0, True, False
+    wait_looks, hears_work, hears_waits, wait_moments_ns = 0.0, True, False, 0
 
     def __init__(self) -> None:
         self.samples: list[Sample] = []

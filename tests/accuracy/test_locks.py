@@ -8,7 +8,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -16,8 +16,9 @@ from waits_kit import delay
 
 from profiling_middleware.captures.collector import Collected, Collector
 from profiling_middleware.config import Settings
+from profiling_middleware.model import Contention, Sample
 from profiling_middleware.sampling import make_engine
-from profiling_middleware.sampling.engine import EngineReport
+from profiling_middleware.sampling.engine import Engine, EngineReport
 
 HOLD, ROUNDS, THREADS = 0.02, 10, 4
 DEADLINE = 30.0
@@ -39,10 +40,17 @@ class Waited:
 
 
 @pytest.fixture(params=["native", "polling"])
-def collect(request: pytest.FixtureRequest, need_native: Callable[[], None]) -> Iterator[Collect]:
-    """Collects from now on; returns what there is when what it is called with has run, each in a thread of its own."""
+def engine(request: pytest.FixtureRequest, need_native: Callable[[], None]) -> Iterator[Engine]:
+    """Both kinds of the native engine in turn."""
     need_native()
     engine = make_engine(Settings(engine=request.param, max_overhead=1.0))
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def collect(engine: Engine) -> Collect:
+    """Collects from now on; returns what there is when what it is called with has run, each in a thread of its own."""
     collector = Collector(20.0, EngineReport())
     engine.attach(collector)
 
@@ -59,8 +67,7 @@ def collect(request: pytest.FixtureRequest, need_native: Callable[[], None]) -> 
         engine.detach(collector)
         return collector.collected()
 
-    yield collect
-    engine.close()
+    return collect
 
 
 def contended(lock: Any, waited: Waited) -> Callable[[], None]:
@@ -253,3 +260,40 @@ def test_what_a_busy_thread_waited_for_a_lock_is_not_seen_again_by_looks(collect
     assert delay(found.block, ".wait_and_work", wait="lock") == pytest.approx(waited.ns, rel=0.05)
     whole = delay(found.block, ".wait_and_work") + delay(found.block, "<not seen waiting>")
     assert whole == pytest.approx(waited.ns, rel=0.25)
+
+
+class Hears:
+    """A listener of long waits only."""
+
+    wait_looks, hears_work, hears_waits, wait_moments_ns = 0.0, False, False, 1_000_000
+
+    def __init__(self) -> None:
+        self.waits: list[Contention] = []
+
+    def receive(self, samples: Sequence[Sample]) -> None:
+        """Nothing is done with them."""
+
+    def receive_contentions(self, contentions: Sequence[Contention]) -> None:
+        """None are asked for."""
+
+    def receive_lock_waits(self, waits: Sequence[Contention]) -> None:
+        self.waits += waits
+
+
+@pytest.mark.parametrize(("block_rate_ns", "mutex_fraction"), [(10_000, 1), (0, 0)])
+def test_what_is_told_one_by_one_is_what_was_waited_whatever_is_summed(
+    block_rate_ns: int, mutex_fraction: int, engine: Engine, collect: Collect
+) -> None:
+    engine.set_wait_rates(block_rate_ns, mutex_fraction)
+    engine.attach(hears := Hears())
+    waited = Waited()
+    hold = contended(threading.Lock(), waited)
+    found = collect(*[hold] * THREADS)
+    engine.detach(hears)
+
+    waits = [wait for wait in hears.waits if wait.stack.frames[0].function.endswith(".hold_in_turn")]
+    assert sum(wait.delay_ns for wait in waits) == pytest.approx(waited.ns, rel=0.05)
+    # Each of them waits for the ones before it to have had the lock, and is let in by the last of these.
+    assert len({wait.thread for wait in waits}) == THREADS
+    assert {wait.holder for wait in waits} == {wait.thread for wait in waits}
+    assert delay(found.block, ".hold_in_turn", wait="lock") == pytest.approx(waited.ns * (block_rate_ns > 0), rel=0.05)

@@ -150,7 +150,7 @@ def test_a_child_does_not_say_again_what_its_parent_has_warned_of(run_python: Ru
     ran = run_python(
         BEGIN
         + """
-unnamed = Settings(enabled=True, types=("cpu", "wall"), engine="python", store=on.store, spool_dir=Path(sys.argv[1]))
+unnamed = Settings(enabled=True, types=("cpu", "wall"), engine="python", store=on.store)
 with Profiler(unnamed) as profiler:
     print(child(lambda: profiler.started))
 """,
@@ -159,7 +159,6 @@ with Profiler(unnamed) as profiler:
 
     assert (ran.returncode, ran.stdout) == (0, "True\n")
     assert [line.split(":")[1] for line in ran.stderr.splitlines()] == [
-        " PROFILE_SPOOL_DIR has no effect in this version",
         " the service has no name and is stored as python-service",
     ]
 

@@ -354,12 +354,12 @@ def test_the_start_says_what_is_captured_how_often_and_where_it_goes(
 
 
 def test_the_start_says_the_final_name_of_the_bucket(logger: logging.Logger, caplog: pytest.LogCaptureFixture) -> None:
-    profiler = Profiler(Settings(enabled=True, types=("trace",), environment="prod", service_name="w"))
+    profiler = Profiler(Settings(enabled=True, types=("cpu",), environment="prod", service_name="w", slow_request=1.0))
     with profiler:
         pass
 
     assert "to s3://stl-debugging-prod" in caplog.messages[0]
-    assert "profiling: trace: not part of this version, left out" in caplog.messages
+    assert "profiling: PROFILE_SLOW_REQUEST has no effect: PROFILE_TYPES names no trace" in caplog.messages
 
 
 def test_a_service_without_a_name_is_warned(

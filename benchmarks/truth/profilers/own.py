@@ -38,8 +38,14 @@ def _settings(engine: str, rate: int) -> Settings:
 
 
 def begin(profiler: OwnProfiler, kinds: Iterable[str], seconds: float) -> list[Recording]:
-    """Captures of these kinds at once, once they have begun. Raises RuntimeError when they do not."""
-    recordings = [profiler.record(kind, seconds, upload=False) for kind in kinds]
+    """Captures of these kinds at once, once they have begun. Raises RuntimeError when they do not.
+
+    `trace` has the detail of a periodic window, `trace-full` everything.
+    """
+    recordings = [
+        profiler.record(kind.removesuffix("-full"), seconds, upload=False, full=kind.endswith("-full"))
+        for kind in kinds
+    ]
     give_up = time.monotonic() + _BEGIN_SECONDS
     while any(each.end_call is None for each in recordings):
         if time.monotonic() > give_up or any(each.result.done() for each in recordings):
@@ -52,7 +58,7 @@ def end(recordings: Sequence[Recording]) -> list[bytes]:
     """Ends them now; the gzipped pprof of each."""
     for each in recordings:
         each.end_early("the benchmark is over")
-    return [each.result.result(_RESULT_SECONDS).artifact.body for each in recordings]
+    return [each.result.result(_RESULT_SECONDS).artifact.read() for each in recordings]
 
 
 @contextmanager

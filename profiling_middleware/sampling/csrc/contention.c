@@ -99,8 +99,14 @@ static uint32_t stack_here(const PyThreadState *state)
 void contention_here(struct waiter *waiter)
 {
     const PyThreadState *state = PyThreadState_Get();
-    waiter->at = (struct waiting_at){stack_here(state), table_number};
+    /* A release needs it now. Otherwise it is taken after the wait, and only of one that is long enough. */
+    waiter->at = mutex_fraction ? (struct waiting_at){stack_here(state), table_number} : (struct waiting_at){NO_STACK, 0};
     waiter->label = label_of_own((uintptr_t)state->context);
+}
+
+uint32_t contention_stack(const struct waiter *waiter)
+{
+    return waiter->at.table == table_number ? waiter->at.stack : stack_here(PyThreadState_Get());
 }
 
 /* A stack's number now: it is none in a table that has begun anew. */
@@ -113,8 +119,7 @@ void contention_waited(const struct waiter *waiter, uint64_t waited)
         return;
     /* As saveblockevent() in Go's runtime/mprof.go: a short one stands for others that were not recorded. */
     bool is_short = waited < rate;
-    uint32_t stack = waiter->at.table == table_number ? waiter->at.stack : stack_here(PyThreadState_Get());
-    struct sum key = {.thread = waiter->thread, .stack = stack, .waiter = NO_STACK};
+    struct sum key = {.thread = waiter->thread, .stack = contention_stack(waiter), .waiter = NO_STACK};
     add(key, waiter->label, is_short ? (double)rate / (double)waited : 1, (double)(is_short ? rate : waited));
     contention_counts.waits++;
 }
@@ -127,13 +132,13 @@ static void add_release(const struct release *release, uint64_t count, uint64_t 
 
 struct release contention_released(uint64_t waited, struct waiting_at at)
 {
-    struct release release = {.weight = 0};
+    const struct thread *thread = threads_own();
+    struct release release = {.thread = thread ? thread->key : 0};
     if (mutex_fraction == 0 || (mutex_fraction > 1 && random_below(mutex_fraction) != 0))
         return release;
     struct waiter releaser;
     contention_here(&releaser);
-    struct thread *thread = threads_own();
-    release = (struct release){releaser.at, thread ? thread->key : 0, still(at), releaser.label, mutex_fraction};
+    release = (struct release){releaser.at, release.thread, still(at), releaser.label, mutex_fraction};
     add_release(&release, 1, waited);
     contention_counts.releases++;
     return release;

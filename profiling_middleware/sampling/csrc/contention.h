@@ -28,13 +28,16 @@ struct waiter {
     struct label_ref label;
 };
 void contention_here(struct waiter *waiter);
+/* The number that its stack has now, while it still waits there. */
+uint32_t contention_stack(const struct waiter *waiter);
 /* The calling thread has waited for `waited_ns` where it began to, at `waiter`. */
 void contention_waited(const struct waiter *waiter, uint64_t waited_ns);
 
 /* A release that ended waits; what those take that it ended until they go on comes on top. */
 struct release {
     struct waiting_at at;
-    uint32_t thread, waiter;
+    uint32_t thread; /* its key, also when it is not recorded; 0 when it is not known */
+    uint32_t waiter;
     struct label_ref label;
     uint64_t weight; /* how many it stands for; 0 when it is not recorded */
 };

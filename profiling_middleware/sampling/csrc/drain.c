@@ -2,6 +2,7 @@
 #include "codes.h"
 #include "contention.h"
 #include "labels.h"
+#include "moments.h"
 #include "ring.h"
 #include "table.h"
 
@@ -116,6 +117,7 @@ void drain_clear(void)
 {
     drain_ring(0);
     contention_clear();
+    moments_clear();
     while (taken < sample_count) {
         struct label_parts label = samples[taken++].label;
         Py_XDECREF(label.resolve);
@@ -128,10 +130,13 @@ void drain_clear(void)
 PyObject *drain_take(void)
 {
     /* Before the table begins anew: it has the numbers of these. */
-    PyObject *contentions = contention_take();
-    if (contentions == NULL)
+    PyObject *contentions = contention_take(), *moments = contentions != NULL ? moments_take() : NULL;
+    if (moments == NULL) {
+        Py_XDECREF(contentions);
         return NULL;
-    bool cleared = table_crowded() && taken == sample_count && stacks_told == table_stack_count() && contention_taken();
+    }
+    bool cleared = table_crowded() && taken == sample_count && stacks_told == table_stack_count() && contention_taken() &&
+                   moments_taken();
     if (cleared) {
         begin_anew();
         drain_counts.clears++;
@@ -151,7 +156,8 @@ PyObject *drain_take(void)
         for (int place = 0; place < 3; place++)
             Py_XDECREF(result[place]);
         Py_DECREF(contentions);
+        Py_DECREF(moments);
         return NULL;
     }
-    return Py_BuildValue("NNNNN", result[0], result[1], result[2], PyBool_FromLong(cleared), contentions);
+    return Py_BuildValue("NNNNNN", result[0], result[1], result[2], PyBool_FromLong(cleared), contentions, moments);
 }

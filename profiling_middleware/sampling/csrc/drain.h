@@ -16,8 +16,8 @@ void drain_ring(uintptr_t unused);
 /* The same before a code object is freed, whose address may mean another one afterwards. */
 void drain_before_code_goes(uintptr_t code);
 
-/* A new tuple: samples, stacks and frames that are new since the last call, and whether all numbers began anew before
- * that. See _native.pyi. */
+/* A new tuple: samples, stacks and frames that are new since the last call, whether all numbers began anew before that, and
+ * what was waited for locks. See _native.pyi. */
 PyObject *drain_take(void);
 /* Forgets all that is pending and all names; numbers begin anew. With the GIL. */
 void drain_clear(void);

@@ -1,6 +1,7 @@
 #include "locks.h"
 #include "contention.h"
 #include "kernel.h"
+#include "moments.h"
 #include "threads.h"
 #include "waiters.h"
 
@@ -84,6 +85,8 @@ static void end(struct wait *wait, const PyObject *result)
     PyObject *type, *value, *trace;
     PyErr_Fetch(&type, &value, &trace);
     contention_waited(&wait->waiter, waited);
+    /* Who waited in vain has seen releases that were for others. */
+    moments_note(&wait->waiter, late && result != NULL && result != Py_False ? release.thread : 0, now, waited);
     if (late)
         contention_released_late(&release, late);
     PyErr_Restore(type, value, trace);

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _KEY = re.compile(
     r"profiles/(?P<service>[^/]+)/(?P<kind>[a-z]+)/(?P<day>\d{4}-\d\d-\d\d)/(?P<time>\d\d-\d\d-\d\d)"
-    r"(?:_(?P<own>[^/]+))?\.pprof\.gz"
+    r"(?:_(?P<own>[^/]+))?\.(?P<format>pprof|trace)\.gz"
 )
 
 
@@ -34,6 +34,7 @@ class Key:
     def parse(cls, key: str) -> Key:
         match = _KEY.fullmatch(key)
         assert match, f"{key} is not of the promised layout"
+        assert match["format"] == ("trace" if match["kind"] == "trace" else "pprof"), key
         started = datetime.strptime(f"{match['day']} {match['time']}", "%Y-%m-%d %H-%M-%S").replace(tzinfo=UTC)
         return cls(match["service"], match["kind"], started, match["own"])
 

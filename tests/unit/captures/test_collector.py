@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from profiling_middleware.captures.collector import Collector, ContentionSums, profile_samples
-from profiling_middleware.captures.waits import wait_kind, waiting_function
 from profiling_middleware.model import Contention, Frame, Label, Reason, Sample, Stack, Thread
 from profiling_middleware.sampling.engine import EngineReport
+from profiling_middleware.waits import wait_kind, waiting_function
 
 THREAD = Thread("Thread-12 (serve)", 5)
 MS = 1_000_000

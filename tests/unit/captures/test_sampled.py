@@ -312,4 +312,4 @@ def test_who_waits_is_looked_at_the_oftener_the_shorter_the_capture(
 
 
 def test_the_kinds_are_those_of_the_table() -> None:
-    assert sorted(CAPTURES) == ["block", "cpu", "mutex", "wall"]
+    assert sorted(CAPTURES) == ["block", "cpu", "mutex", "trace", "wall"]

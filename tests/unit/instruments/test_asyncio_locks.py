@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import time
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -135,6 +136,37 @@ def test_a_wait_that_is_cancelled_counts_as_long_as_it_lasted_and_takes_no_lock(
     (wait,) = (contention for contention in heard.contentions if contention.waiter is None)
     assert 40e6 <= wait.delay_ns <= 5e9
     assert wait.stack.frames[0].function.endswith(".main")
+
+
+@pytest.mark.parametrize("stands_for", [1.0, 20.0])
+def test_a_wait_has_its_time_if_it_stands_for_no_other_one(stands_for: float, heard: Heard) -> None:
+    class Events(ContentionEvents):
+        def choose_wait(self, waited_ns: int) -> tuple[float, float]:
+            return stands_for, float(waited_ns)
+
+    locks, ended = AsyncioLocks(Events()), []
+
+    async def main() -> None:
+        lock = asyncio.Lock()
+
+        async def waits() -> None:
+            async with lock:
+                ended.append(time.monotonic_ns())
+
+        await lock.acquire()
+        waiting = asyncio.create_task(waits())
+        await asyncio.sleep(0.03)
+        ended.append(time.monotonic_ns())
+        lock.release()
+        await waiting
+
+    locks.attach(heard)
+    asyncio.run(main())
+    locks.detach(heard)
+    locks.close()
+    (wait,) = (contention for contention in heard.contentions if contention.waiter is None)
+    assert (ended[0] <= wait.time_ns <= ended[1]) if stands_for == 1 else wait.time_ns == 0
+    assert all(contention.time_ns == 0 for contention in heard.contentions if contention.waiter is not None)
 
 
 def test_a_subclass_is_measured_once(locks: AsyncioLocks, heard: Heard) -> None:

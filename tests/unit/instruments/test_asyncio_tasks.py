@@ -39,7 +39,7 @@ def test_a_set_that_changes_is_gone_through_again_or_next_time(
     async def main() -> int:
         tasks = [asyncio.create_task(sleeper()) for _ in range(5)]
         references = Unsteady([weakref.ref(task) for task in tasks], changes)
-        monkeypatch.setattr(asyncio_tasks, "_task_sets", lambda: [references])
+        monkeypatch.setattr(asyncio_tasks, "task_sets", lambda: [references])
         some, weight = AsyncioTasks()._some_tasks(7)
         assert weight == 1
         for task in tasks:

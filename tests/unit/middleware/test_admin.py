@@ -108,15 +108,19 @@ def test_an_unknown_profile_is_404_and_says_what_there_is(admin: Admin, make_req
     answer = response(admin.answer(make_request(path=f"/debug/pprof/{name}")))
 
     assert answer.status == 404
-    assert answer.body == b"profiling: there is no such profile: there are block, cpu, mutex, wall, profile, cmdline\n"
+    assert (
+        answer.body
+        == b"profiling: there is no such profile: there are block, cpu, mutex, trace, wall, profile, cmdline\n"
+    )
     assert ("X-Go-Pprof", "1") in answer.headers
 
 
-def test_a_profile_that_this_version_does_not_have_is_404_by_its_name(admin: Admin, make_request: MakeRequest) -> None:
-    answer = response(admin.answer(make_request(path="/debug/pprof/trace")))
+def test_the_last_seconds_are_refused_where_none_are_kept(admin: Admin, make_request: MakeRequest) -> None:
+    answer = response(admin.answer(make_request(path="/debug/pprof/trace", query="last=10")))
 
-    assert answer.status == 404
-    assert answer.body.startswith(b"profiling: trace is not part of this version")
+    assert answer.status == 409
+    assert isinstance(answer.body, bytes)
+    assert answer.body.startswith(b"profiling: last = 10: no trace is recorded all the time: set PROFILE_ENABLED")
 
 
 @pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "get"])

@@ -9,18 +9,49 @@ from hypothesis import strategies as st
 from profiling_middleware.middleware.query import CaptureQuery, QueryError, parse_capture_query
 
 
-def parse(query: str, *, max_seconds: float = 300) -> CaptureQuery:
-    return parse_capture_query(query, max_seconds=max_seconds)
+def parse(query: str, *, kind: str = "cpu", max_seconds: float = 300) -> CaptureQuery:
+    return parse_capture_query(query, kind, max_seconds=max_seconds)
 
 
-def refusal(query: str) -> str:
+def refusal(query: str, *, kind: str = "cpu") -> str:
     with pytest.raises(QueryError) as refused:
-        parse(query)
+        parse(query, kind=kind)
     return str(refused.value)
 
 
 def test_nothing_asked_for_is_pprof_that_is_uploaded_and_waited_for() -> None:
-    assert parse("") == CaptureQuery(seconds=None, view=None, upload=True, wait=True)
+    assert parse("") == CaptureQuery(seconds=None, view=None, upload=True, wait=True, full=True, last=None)
+
+
+@pytest.mark.parametrize(
+    ("query", "full", "last"),
+    [("", True, None), ("detail=full", True, None), ("detail=long", False, None), ("last=10", True, 10.0)],
+)
+def test_a_trace_has_a_detail_or_is_of_what_has_been(query: str, full: bool, last: float | None) -> None:
+    parsed = parse(query, kind="trace")
+
+    assert (parsed.full, parsed.last) == (full, last)
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("last=31", "last = '31' is out of range: use a number of seconds, more than 0 and at most 30 (what is kept)"),
+        ("last=x", "last = 'x' is not such a number"),
+        ("last=5&seconds=5", "last is for what has happened, seconds for what will: leave out one of the two"),
+        ("last=5&detail=full", "last has the detail that is recorded all the time: leave out detail"),
+        ("detail=most", "detail = 'most' is unknown: choose from full, long"),
+        ("format=html", "format = 'html' is for profiles: a trace is for Perfetto, leave it out"),
+        ("debug=1", "debug = '1' is for profiles: a trace is for Perfetto, leave it out"),
+    ],
+)
+def test_what_a_trace_cannot_be_is_refused_by_value_and_remedy(query: str, message: str) -> None:
+    assert refusal(query, kind="trace").startswith(message)
+
+
+@pytest.mark.parametrize("query", ["detail=full", "last=5"])
+def test_what_is_for_a_trace_is_refused_for_a_profile(query: str) -> None:
+    assert refusal(query, kind="block").endswith("is for a trace, and this is a block profile")
 
 
 @pytest.mark.parametrize(
@@ -79,7 +110,7 @@ def test_wait_says_whether_to_answer_at_once(query: str, wait: bool) -> None:
 
 def test_all_parameters_together() -> None:
     assert parse("seconds=2.5&format=html&debug=0&upload=0&wait=1") == CaptureQuery(
-        seconds=2.5, view="html", upload=False, wait=True
+        seconds=2.5, view="html", upload=False, wait=True, full=True, last=None
     )
 
 
@@ -93,9 +124,9 @@ def test_all_parameters_together() -> None:
         ("debug=", "debug = '' is unknown: choose from 0, 1"),
         ("upload=no", "upload = 'no' is unknown: choose from 0, 1"),
         ("wait=false", "wait = 'false' is unknown: choose from 0, 1"),
-        ("second=5", "'second' is no parameter here: choose from seconds, format, debug, upload, wait"),
-        ("Seconds=5", "'Seconds' is no parameter here: choose from seconds, format, debug, upload, wait"),
-        ("gc=1", "'gc' is no parameter here: choose from seconds, format, debug, upload, wait"),
+        ("second=5", "'second' is no parameter here: choose from seconds, format, debug, upload, wait, detail, last"),
+        ("Seconds=5", "'Seconds' is no parameter here: choose from seconds, format, debug, upload, wait, detail, last"),
+        ("gc=1", "'gc' is no parameter here: choose from seconds, format, debug, upload, wait, detail, last"),
         ("seconds=5&seconds=6", "seconds is given twice ('5', '6'): give it once"),
         ("seconds", "the query is not of the form name=value&name=value"),
         ("seconds=5&&upload=0", "the query is not of the form name=value&name=value"),

@@ -16,13 +16,18 @@ DEADLINE = 30.0
 class Heard:
     """A listener that keeps everything."""
 
-    def __init__(self, *, wants_waits: bool = False) -> None:
+    def __init__(self, *, wants_waits: bool = False, wait_moments_ns: int = 0) -> None:
         self.wait_looks = 20.0 if wants_waits else 0.0
-        self.hears_work, self.hears_waits = True, False
+        self.hears_work, self.hears_waits, self.wait_moments_ns = True, False, wait_moments_ns
         self.samples: list[Sample] = []
+        self.lock_waits: list[Contention] = []
 
     def receive_contentions(self, contentions: Sequence[Contention]) -> None:
         """None are asked for."""
+
+    def receive_lock_waits(self, waits: Sequence[Contention]) -> None:
+        assert waits
+        self.lock_waits += waits
 
     def receive(self, samples: Sequence[Sample]) -> None:
         self.samples += samples

@@ -445,7 +445,7 @@ from profiling_middleware.sampling import make_engine
 {inspect.getsource(burn)}
 
 class Heard:
-    wait_looks, hears_work, hears_waits = 20.0, True, False
+    wait_looks, hears_work, hears_waits, wait_moments_ns = 20.0, True, False, 0
     def __init__(self): self.samples = []
     def receive(self, samples): self.samples += samples
     def functions(self):

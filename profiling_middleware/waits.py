@@ -6,6 +6,7 @@ from profiling_middleware.model import Frame, Reason, Stack
 
 _BY_REASON = {
     Reason.LOCK: "lock",
+    Reason.MEASURED: "lock",
     Reason.GIL: "gil",
     Reason.NETWORK: "network",
     Reason.POLL: "network",

@@ -1,0 +1,102 @@
+"""Tracks of a Perfetto trace: the rows it is drawn in.
+
+Source of the field numbers:
+https://github.com/google/perfetto/blob/main/protos/perfetto/trace/track_event/track_descriptor.proto
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from profiling_middleware.encoders.protobuf import integer, message
+from profiling_middleware.trace_events import COUNTERS
+
+# TrackDescriptor
+_UUID, _NAME, _PROCESS, _THREAD, _PARENT, _COUNTER, _CHILD_ORDERING, _RANK = 1, 2, 3, 4, 5, 8, 11, 12
+_EXPLICIT = 3
+# ProcessDescriptor, ThreadDescriptor
+_PID, _PROCESS_NAME, _TID, _THREAD_NAME = 1, 6, 2, 5
+# CounterDescriptor
+_UNIT, _UNIT_NAME = 3, 6
+_UNITS = {"ns": 1, "count": 2, "bytes": 3}
+
+_MOST_TRACKS = 1 << 14
+_GROUPS = {"request": "requests", "task": "tasks", "lock": "waits for asyncio locks"}
+
+Track = tuple[str | int, ...]
+"""("process",), ("thread" | "loop" | "state", tid), ("request" | "task" | "lock", row), ("counter", its name)."""
+
+_RANKS = {"request": 1, "task": 2, "lock": 3, "counter": 4}
+
+
+class Tracks:
+    """Numbers of tracks, and what each chunk has to say of those it uses."""
+
+    def __init__(self, pid: int, process: str) -> None:
+        self._pid, self._process = pid, process
+        self._threads: dict[int, str] = {}
+        self._uuids: dict[Track, int] = {}
+        self._used: dict[Track, bytes] = {}
+        self._begin_anew()
+
+    def name_thread(self, tid: int, name: str) -> None:
+        """How a thread is called from now on."""
+        self._threads[tid] = name
+
+    def uuid(self, track: Track) -> int:
+        """Its number, from now on part of this chunk."""
+        uuid = self._uuids.get(track)
+        if uuid is None:
+            uuid = self._uuids[track] = self._base + len(self._uuids)
+        if track not in self._used:
+            self._used[track] = b""  # before its parent, which comes before it in the chunk
+            descriptor = self._descriptor(track, uuid)
+            del self._used[track]
+            self._used[track] = descriptor
+        return uuid
+
+    def take(self) -> list[bytes]:
+        """The TrackDescriptors of this chunk, parents first; the next one begins."""
+        self.uuid(("process",))
+        descriptors = list(self._used.values())
+        self._used.clear()
+        if len(self._uuids) > _MOST_TRACKS // 2:
+            self._begin_anew()
+        return descriptors
+
+    def _begin_anew(self) -> None:
+        self._uuids.clear()
+        self._threads.clear()
+        # Random, because the numbers of another process must be others: 42 bits, of which 14 count.
+        self._base = secrets.randbits(28) * _MOST_TRACKS + 1
+
+    def _descriptor(self, track: Track, uuid: int) -> bytes:
+        kind, which = track[0], track[-1]
+        descriptor = integer(_UUID, uuid)
+        if kind == "process":
+            process = integer(_PID, self._pid) + message(_PROCESS_NAME, _text(self._process))
+            return descriptor + message(_PROCESS, process) + integer(_CHILD_ORDERING, _EXPLICIT)
+        if kind == "thread":
+            assert isinstance(which, int)
+            thread = integer(_PID, self._pid) + integer(_TID, which)
+            name = self._threads.get(which)
+            if name:
+                thread += message(_THREAD_NAME, _text(name))
+            self.uuid(("process",))
+            return descriptor + message(_THREAD, thread)
+        if kind in ("loop", "state"):
+            parent = self.uuid(("thread", which))
+            name = "event loop" if kind == "loop" else "runs or waits"
+            return descriptor + message(_NAME, _text(name)) + integer(_PARENT, parent)
+        descriptor += integer(_PARENT, self.uuid(("process",))) + integer(_RANK, _RANKS[str(kind)])
+        if kind == "counter":
+            counter = COUNTERS[str(which)]
+            unit = integer(_UNIT, _UNITS[counter.unit]) if counter.unit in _UNITS else b""
+            unit = unit or message(_UNIT_NAME, _text(counter.unit))
+            return descriptor + message(_NAME, _text(counter.title)) + message(_COUNTER, unit)
+        # Tracks of one name are drawn as one, of several rows.
+        return descriptor + message(_NAME, _text(_GROUPS[str(kind)]))
+
+
+def _text(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")

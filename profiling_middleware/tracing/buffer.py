@@ -1,0 +1,52 @@
+"""Events on their way from where they happen, on any thread, to the tracer."""
+
+from __future__ import annotations
+
+from profiling_middleware.trace_events import EVENT_TYPES, TraceEvent
+
+# An integer takes 32 bytes and its slot 8: 4 MB at the most.
+MOST_SLOTS = 100_000
+(REQUEST, STEP, TASK, AWAIT, WORK, COLLECTION, COUNTER) = range(len(EVENT_TYPES))
+"""What an event begins with; its fields follow."""
+
+_SLOTS = tuple(1 + len(event_type._fields) for event_type in EVENT_TYPES)
+
+
+class TraceBuffer:
+    """A bounded number of events; what finds no room is counted.
+
+    Their fields lie one behind the other in one list: a tuple for each would wake the garbage collector.
+    """
+
+    def __init__(self, limit: int = MOST_SLOTS) -> None:
+        self._limit = limit
+        self._slots: list[object] = []
+        self.dropped = 0
+        """Since the process started."""
+
+    def add(self, *event: object) -> None:
+        """Keeps the kind and the fields of an event, in their order. From any thread."""
+        if len(self._slots) < self._limit:
+            self._slots.extend(event)  # one step of C: no other thread comes in between
+        else:
+            self.dropped += 1
+
+    def fetch(self) -> list[object]:
+        """Takes what there is; `events_of` makes events of it."""
+        count = len(self._slots)
+        slots = self._slots[:count]
+        del self._slots[:count]
+        return slots
+
+
+def events_of(slots: list[object]) -> list[TraceEvent]:
+    """The events that were added."""
+    events: list[TraceEvent] = []
+    place = 0
+    while place < len(slots):
+        kind = slots[place]
+        assert isinstance(kind, int)
+        end = place + _SLOTS[kind]
+        events.append(EVENT_TYPES[kind]._make(slots[place + 1 : end]))
+        place = end
+    return events

@@ -1,0 +1,129 @@
+"""Work that executors' threads do: how long it was queued, and how long it took.
+
+Of `concurrent.futures` always. anyio's worker threads, in which Starlette calls endpoints that are no coroutines, are
+measured for a full trace only, because that takes a frame on their stacks.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from contextvars import Context
+from threading import get_ident
+from time import monotonic_ns
+from typing import Any
+
+from profiling_middleware.tracing.buffer import WORK, TraceBuffer
+from profiling_middleware.tracing.requests import SPAN
+
+# Shorter than this, queued or at work, is not told in a trace that is not full.
+_LEAST_NS = 1_000_000
+_QUEUED = "_profiling_queued"
+
+
+class ExecutorWork:
+    """See `tracing.sources.TraceSource`."""
+
+    limits: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        self._buffer: TraceBuffer | None = None
+        self._least_ns = 0
+        self._replaced: list[tuple[Any, str, Any, Any]] = []
+
+    def start(self, buffer: TraceBuffer, *, full: bool) -> None:
+        """Executors that are loaded later are found when this is called again."""
+        self._buffer = buffer
+        self._least_ns = 0 if full else _LEAST_NS
+        # Whoever uses executors has loaded them: a service without any is not made to.
+        futures = sys.modules.get("concurrent.futures.thread")
+        if futures is not None and not self._has(futures._WorkItem):
+            self._replace_work_item(futures._WorkItem)
+        anyio = sys.modules.get("anyio.to_thread")
+        if full and anyio is not None and not self._has(anyio):
+            self._put(anyio, "run_sync", self._run_sync(anyio))
+        elif not full:
+            self._put_back(anyio)
+
+    def stop(self) -> None:
+        self._buffer = None
+        for owner in {id(owner): owner for owner, *_ in self._replaced}.values():
+            self._put_back(owner)
+
+    def _has(self, owner: Any, replacement: Any = None) -> bool:
+        return any(entry[0] is owner and replacement in (None, entry[3]) for entry in self._replaced)
+
+    def _put(self, owner: Any, name: str, replacement: Any) -> None:
+        self._replaced.append((owner, name, getattr(owner, name), replacement))
+        setattr(owner, name, replacement)
+
+    def _put_back(self, owner: Any) -> None:
+        for entry in [entry for entry in self._replaced if entry[0] is owner]:
+            self._replaced.remove(entry)
+            _, name, original, replacement = entry
+            # Who has put another one there meanwhile calls ours, and ours the original.
+            if getattr(owner, name) is replacement:
+                setattr(owner, name, original)
+
+    # -- concurrent.futures --------------------------------------------------------------------------------------
+
+    def _replace_work_item(self, work_item: Any) -> None:
+        original_init, original_run = work_item.__init__, work_item.run
+
+        @functools.wraps(original_init)
+        def init(item: Any, /, *arguments: Any, **named: Any) -> None:
+            original_init(item, *arguments, **named)
+            if self._buffer is not None:
+                # Not twice: one of ours may still be called by whoever replaced it.
+                item.__dict__.setdefault(_QUEUED, (monotonic_ns(), SPAN.get()))
+
+        @functools.wraps(original_run)
+        def run(item: Any, /, *arguments: Any, **named: Any) -> Any:
+            queued = item.__dict__.pop(_QUEUED, None)
+            if queued is None:
+                return original_run(item, *arguments, **named)
+            name = _name(getattr(item, "fn", None))  # the original lets go of it
+            began = monotonic_ns()
+            try:
+                return original_run(item, *arguments, **named)
+            finally:
+                self._note(name, queued[0], queued[1], began)
+
+        self._put(work_item, "__init__", init)
+        self._put(work_item, "run", run)
+
+    def _note(self, name: str, queued_ns: int, span: Any, began_ns: int) -> None:
+        ended_ns, buffer = monotonic_ns(), self._buffer
+        if buffer is not None and (ended_ns - began_ns >= self._least_ns or began_ns - queued_ns >= self._least_ns):
+            buffer.add(WORK, get_ident(), queued_ns, began_ns, ended_ns, name, span.number if span is not None else 0)
+
+    # -- anyio ---------------------------------------------------------------------------------------------------
+
+    def _run_sync(self, anyio: Any) -> Callable[..., Any]:
+        original = anyio.run_sync
+
+        @functools.wraps(original)
+        def run_sync(func: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+            if self._buffer is None or not self._has(anyio, run_sync):
+                return original(func, *arguments, **named)
+            queued, span = monotonic_ns(), SPAN.get()
+
+            def measured(*arguments: Any) -> Any:
+                began = monotonic_ns()
+                try:
+                    return func(*arguments)
+                finally:
+                    self._note(_name(func), queued, span, began)
+
+            return original(measured, *arguments, **named)
+
+        return run_sync
+
+
+def _name(function: Any) -> str:
+    """Of what is called in the end: asyncio.to_thread and Starlette wrap it."""
+    while isinstance(function, functools.partial):
+        runs_in_context = isinstance(getattr(function.func, "__self__", None), Context)
+        function = function.args[0] if runs_in_context and function.args else function.func
+    return str(getattr(function, "__qualname__", None) or type(function).__qualname__)

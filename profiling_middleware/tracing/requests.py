@@ -1,0 +1,134 @@
+"""Requests in flight, as the middlewares tell of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, MutableMapping
+from contextvars import ContextVar, Token
+from time import monotonic_ns
+from typing import Any
+
+from profiling_middleware.model import Label
+from profiling_middleware.trace_events import RequestEvent
+from profiling_middleware.tracing.buffer import REQUEST, TraceBuffer
+from profiling_middleware.tracing.rows import NO_ROW, Rows
+
+SPAN: ContextVar[RequestSpan | None] = ContextVar("profiling_middleware.span", default=None)
+"""The request that the running context works for, while a trace is taken."""
+
+Resolve = Callable[[Any], tuple[Label, ...] | None]
+
+
+class RequestSpan:
+    """One request in flight. `send` stands in for its ASGI `send`; what is noted is for WSGI."""
+
+    __slots__ = ("_resolve", "_send", "began_ns", "first_byte_ns", "kind", "number", "row", "status", "subject")
+
+    def __init__(self, row: int, number: int, resolve: Resolve, subject: Any, send: Any) -> None:
+        self.row, self.number = row, number
+        self._resolve, self.subject, self._send = resolve, subject, send
+        self.status = self.first_byte_ns = 0
+        self.began_ns = monotonic_ns()
+
+    def send(self, message: MutableMapping[str, Any]) -> Any:
+        """What the application sends, seen on its way; returns what the server's `send` does."""
+        if not self.first_byte_ns:
+            kind = message["type"]
+            if kind == "http.response.start":
+                self.status = message["status"]
+            elif kind == "http.response.body":
+                self.first_byte_ns = monotonic_ns()
+            elif kind == "websocket.accept":
+                self.status, self.first_byte_ns = 101, monotonic_ns()
+        return self._send(message)
+
+    def note_status(self, status: str) -> None:
+        """As WSGI's `start_response` is told: `200 OK`."""
+        self.status = int(status[:3]) if status[:3].isdigit() else 0
+
+    def note_first_byte(self) -> None:
+        """The body begins to be sent, unless it had begun before."""
+        self.first_byte_ns = self.first_byte_ns or monotonic_ns()
+
+    def event(self, ended_ns: int) -> RequestEvent:
+        """What there is to be told; `ended_ns` is 0 for a request that goes on."""
+        method, endpoint = self.names()
+        return RequestEvent(
+            self.row, self.number, self.began_ns, self.first_byte_ns, ended_ns, method, endpoint, self.status
+        )
+
+    def names(self) -> tuple[str, str]:
+        """Method and endpoint, as far as they are known now."""
+        method = endpoint = ""
+        try:
+            labels = self._resolve(self.subject) or ()
+        except Exception:
+            labels = ()  # an application's own routes are asked: what they do ends no trace
+        for label in labels:
+            if label.key == "endpoint":
+                endpoint = str(label.value)
+            elif label.key == "method":
+                method = str(label.value)
+        return method, endpoint or "<no route>"
+
+
+class RequestSpans:
+    """All requests in flight while a trace is taken."""
+
+    def __init__(self) -> None:
+        self._buffer: TraceBuffer | None = None
+        self._rows = Rows()
+        self._numbers = itertools.count(1)
+        self._open: dict[int, RequestSpan] = {}
+        self._changed: list[Callable[[bool], object]] = []
+
+    @property
+    def traced(self) -> bool:
+        """Whether somebody listens."""
+        return self._buffer is not None
+
+    def on_change(self, tell: Callable[[bool], object]) -> None:
+        """From now on `tell` is called with whether somebody listens, whenever that changes, and now."""
+        self._changed.append(tell)
+        tell(self.traced)
+
+    def start(self, buffer: TraceBuffer) -> None:
+        """From now on requests are told to `buffer`."""
+        self._buffer = buffer
+        for tell in self._changed:
+            tell(True)
+
+    def stop(self) -> None:
+        """Those in flight are forgotten."""
+        self._buffer = None
+        self._open.clear()
+        self._rows = Rows()
+        for tell in self._changed:
+            tell(False)
+
+    def begin(self, resolve: Resolve, subject: Any, send: Any = None) -> RequestSpan:
+        """A request has come. `resolve` tells the labels of `subject`, such as an ASGI scope, once it is routed."""
+        number = next(self._numbers)
+        span = RequestSpan(self._rows.take(), number, resolve, subject, send)
+        self._open[number] = span
+        return span
+
+    def enter(self, span: RequestSpan) -> Token[RequestSpan | None]:
+        """From now on the running context works for it, until the token is reset."""
+        return SPAN.set(span)
+
+    def end(self, span: RequestSpan) -> None:
+        """It is over. One that began before somebody else listened is not told."""
+        ended_ns = monotonic_ns()
+        was_open, buffer = self._open.pop(span.number, None) is not None, self._buffer
+        if buffer is None or not was_open:
+            return
+        if span.row == NO_ROW:
+            buffer.dropped += 1
+            return
+        buffer.add(REQUEST, *span.event(ended_ns))
+        self._rows.give_back(span.row)
+
+    def in_flight(self) -> list[RequestSpan]:
+        """Those that go on now."""
+        return list(self._open.values())

@@ -1,0 +1,59 @@
+"""What the sampling engine and the instruments see while a trace is taken: stacks, and threads that wait."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from profiling_middleware.model import Contention, Sample
+
+_MOST = 20_000
+LOCK_WAIT_NS = 1_000_000
+"""Waits for locks of this length and longer are told."""
+
+
+class Seen(NamedTuple):
+    """What has been seen since the last time."""
+
+    samples: list[Sample]
+    lock_waits: list[Contention]
+    """Of threads."""
+    task_lock_waits: list[Contention]
+    """Of asyncio's tasks, for its locks."""
+
+
+class SeenThreads:
+    """A listener of the engine and of the instruments. All calls come from the timer's thread."""
+
+    # Waits one by one, and not their sums.
+    hears_work, hears_waits = True, False
+    wait_looks = 20.0
+    wait_moments_ns = LOCK_WAIT_NS
+
+    def __init__(self) -> None:
+        self._samples: list[Sample] = []
+        self._waits: list[Contention] = []
+        self._task_waits: list[Contention] = []
+        self.dropped = 0
+
+    def receive(self, samples: Sequence[Sample]) -> None:
+        self._keep(self._samples, samples)
+
+    def receive_contentions(self, contentions: Sequence[Contention]) -> None:
+        """Only those that are told by themselves, with their moment: of asyncio's locks."""
+        one_by_one = (one for one in contentions if one.time_ns and one.waiter is None)
+        self._keep(self._task_waits, [wait for wait in one_by_one if wait.delay_ns >= LOCK_WAIT_NS])
+
+    def receive_lock_waits(self, waits: Sequence[Contention]) -> None:
+        self._keep(self._waits, waits)
+
+    def take(self) -> Seen:
+        """What there is, and begins anew."""
+        seen = Seen(self._samples, self._waits, self._task_waits)
+        self._samples, self._waits, self._task_waits = [], [], []
+        return seen
+
+    def _keep(self, kept: list[Any], new: Sequence[Any]) -> None:
+        room = _MOST - len(kept)
+        kept.extend(new[:room])
+        self.dropped += max(0, len(new) - room)

@@ -1,0 +1,21 @@
+"""What every source of a trace's events offers."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from profiling_middleware.tracing.buffer import TraceBuffer
+
+
+class TraceSource(Protocol):
+    """Tells of what happens between `start` and `stop`. Both are called on the timer's thread."""
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What it does not tell of here, in sentences."""
+
+    def start(self, buffer: TraceBuffer, *, full: bool) -> None:
+        """From now on tells `buffer`: everything if `full`, else what is long enough to matter. Also to change that."""
+
+    def stop(self) -> None:
+        """Tells nothing more, and puts back what was replaced. Called in a forked child, too."""

@@ -1,0 +1,147 @@
+"""Steps of asyncio's tasks: from one await to the next, what woke them, and for how long they waited.
+
+Each method runs in the thread of the task's loop, right after what it tells of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import weakref
+from threading import get_ident
+from time import monotonic_ns
+from typing import Any
+
+from profiling_middleware.tracing.buffer import AWAIT, STEP, TASK, TraceBuffer
+from profiling_middleware.tracing.requests import SPAN, RequestSpan
+from profiling_middleware.tracing.rows import NO_ROW, Rows
+
+_DEEPEST = 128
+_MOST_WOKEN = 1_000
+_ITS_TURN = "its turn"
+# A task is told after its waits: those that begin with it must not lie around it where a microsecond is not divided.
+_LATER_NS = 1_000
+
+
+class TaskSteps:
+    """Tells of steps alone: for a trace that keeps what is long enough to matter."""
+
+    def __init__(self, buffer: TraceBuffer) -> None:
+        self._buffer = buffer
+
+    def stepped(self, task: asyncio.Task[Any], future: object, began_ns: int, ended_ns: int) -> None:
+        """`task` has run; `future` has woken it, None if none has."""
+        name = coroutine_name(task.get_coro())
+        self._buffer.add(STEP, get_ident(), began_ns, ended_ns, name, task.get_name(), _request(), 0, ())
+
+
+class _Known:
+    """A task whose steps are followed."""
+
+    __slots__ = ("began_ns", "reference", "request", "row", "since_ns", "waits_for", "woken_by")
+
+    def __init__(self, task: asyncio.Task[Any], row: int, began_ns: int, woken_by: int) -> None:
+        self.reference = weakref.ref(task)
+        self.row, self.began_ns, self.woken_by = row, began_ns, woken_by
+        self.since_ns, self.waits_for = began_ns + _LATER_NS, _ITS_TURN
+        self.request = 0
+
+
+class FollowedTasks:
+    """Tells of everything: tasks from their making to their end, each step, each wait, and who woke whom."""
+
+    _numbers = itertools.count(1)
+    """Of all traces: the same chunk may be part of two."""
+
+    def __init__(self, buffer: TraceBuffer) -> None:
+        self._buffer = buffer
+        self._rows = Rows()
+        self._tasks: dict[int, _Known] = {}
+        self._woken: dict[int, tuple[weakref.ref[Any], int]] = {}
+        """By future: what has woken who waits for it."""
+        self._wakes: dict[int, list[int]] = {}
+        """By thread: what its present step has woken."""
+
+    def created(self, task: asyncio.Task[Any]) -> None:
+        """`task` was made; if it is eager it has taken its first step, and may have ended."""
+        if task.done():
+            return
+        known = self._tasks[id(task)] = _Known(task, self._rows.take(), monotonic_ns(), 0)
+        if getattr(task.get_coro(), "cr_await", None) is not None:
+            known.waits_for = _awaited(task)
+        elif self._runs_here():
+            known.woken_by = self._new_wake()
+
+    def resolved(self, future: asyncio.Future[Any]) -> None:
+        """`future` gets its result from the step that runs in this thread."""
+        if future._callbacks:
+            self._note_woken(future, self._new_wake())
+
+    def stepped(self, task: asyncio.Task[Any], future: object, began_ns: int, ended_ns: int) -> None:
+        """`task` has run; `future` has woken it, None if none has."""
+        known = self._tasks.get(id(task))
+        if known is None or known.reference() is not task:
+            known = self._tasks[id(task)] = _Known(task, self._rows.take(), began_ns, 0)
+        name, done = coroutine_name(task.get_coro()), task.done()
+        woken_by, known.woken_by = known.woken_by or self._take_woken(future), 0
+        known.request = request = _request()
+        if done:
+            self._note_woken(task, self._new_wake())
+        wakes = tuple(self._wakes.pop(get_ident(), ()))
+        buffer = self._buffer
+        if known.since_ns < began_ns and known.row != NO_ROW:
+            buffer.add(AWAIT, known.row, known.since_ns, began_ns, known.waits_for)
+        buffer.add(STEP, get_ident(), began_ns, ended_ns, name, task.get_name(), request, woken_by, wakes)
+        if done:
+            self._ended(task, known, ended_ns, name)
+        else:
+            known.since_ns, known.waits_for = ended_ns, _awaited(task)
+
+    def _ended(self, task: asyncio.Task[Any], known: _Known, ended_ns: int, coroutine: str) -> None:
+        del self._tasks[id(task)]
+        if known.row == NO_ROW:
+            self._buffer.dropped += 1
+            return
+        self._buffer.add(TASK, known.row, known.began_ns, ended_ns, task.get_name(), coroutine, known.request)
+        self._rows.give_back(known.row)
+
+    def _runs_here(self) -> bool:
+        return asyncio._get_running_loop() is not None and asyncio.current_task() is not None
+
+    def _new_wake(self) -> int:
+        number = next(self._numbers)
+        self._wakes.setdefault(get_ident(), []).append(number)
+        return number
+
+    def _note_woken(self, future: asyncio.Future[Any], number: int) -> None:
+        self._woken[id(future)] = weakref.ref(future), number
+        if len(self._woken) > _MOST_WOKEN:
+            # Somebody else than a task was woken by it, or nobody.
+            self._woken.pop(next(iter(self._woken)), None)
+
+    def _take_woken(self, future: object) -> int:
+        reference, number = self._woken.pop(id(future), (None, 0))
+        return number if reference is not None and reference() is future else 0
+
+
+def coroutine_name(coroutine: Any) -> str:
+    """As it is written, without its module."""
+    return str(getattr(coroutine, "__qualname__", None) or type(coroutine).__qualname__)
+
+
+def _request() -> int:
+    span: RequestSpan | None = SPAN.get()
+    return span.number if span is not None else 0
+
+
+def _awaited(task: asyncio.Task[Any]) -> str:
+    """The innermost coroutine, in which the task waits."""
+    step: Any = task.get_coro()
+    name = ""
+    for _ in range(_DEEPEST):
+        name = getattr(step, "__qualname__", name)
+        inner = getattr(step, "cr_await", None) or getattr(step, "gi_yieldfrom", None)
+        if inner is None:
+            break
+        step = inner
+    return str(name)

@@ -1,0 +1,206 @@
+"""Takes what happens while anybody wants a trace, and once a second has it encoded and handed to whoever does."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Protocol
+
+from profiling_middleware.encoders.perfetto import Value
+from profiling_middleware.lane import Lane
+from profiling_middleware.model import Body
+from profiling_middleware.timer import TimedCall, Timeline
+from profiling_middleware.trace_events import CounterEvent
+from profiling_middleware.tracing.buffer import COUNTER, TraceBuffer
+from profiling_middleware.tracing.counters import Counters
+from profiling_middleware.tracing.drawing import Drawing
+from profiling_middleware.tracing.requests import RequestSpan, RequestSpans
+from profiling_middleware.tracing.seen import SeenThreads
+from profiling_middleware.tracing.sinks import Sink, TraceFile
+from profiling_middleware.tracing.sources import TraceSource
+from profiling_middleware.tracing.writer import Batch, TraceWriter
+
+_SECONDS = 1.0
+# What is written more slowly than it comes waits here, for so many seconds; then it is dropped and counted.
+QUEUED = 16
+
+
+class Hearing(Protocol):
+    """The sampling engine and the instruments."""
+
+    def attach(self, listener: SeenThreads, /) -> None:
+        """From now on `listener` hears of everything."""
+
+    def detach(self, listener: SeenThreads, /) -> None:
+        """Hands it everything up to now, then nothing more."""
+
+    def flush(self) -> None:
+        """Hands out everything up to now."""
+
+
+class Tracer:
+    """All calls but what `lane` does come from the timer's thread."""
+
+    def __init__(
+        self,
+        *,
+        timeline: Timeline,
+        lane: Lane,
+        writer: TraceWriter,
+        requests: RequestSpans,
+        sources: Sequence[TraceSource],
+        new_file: Callable[[], TraceFile],
+        logger: logging.Logger,
+    ) -> None:
+        self._timeline, self._lane, self._writer = timeline, lane, writer
+        self._requests, self._sources, self._logger = requests, sources, logger
+        self.new_file = new_file
+        self._counters = Counters(requests)
+        self._buffer = TraceBuffer()
+        self._sinks: dict[Sink, bool] = {}
+        self._hearing: Hearing | None = None
+        self._seen = SeenThreads()
+        self._in_flight: list[RequestSpan] = []
+        self._call: TimedCall | None = None
+        self._drained_ns = 0
+        self._lost = 0
+
+    @property
+    def dropped(self) -> int:
+        """Events that found no room since the process started."""
+        return self._buffer.dropped + self._seen.dropped + self._lost
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What is not traced here, in sentences."""
+        return tuple(limit for source in self._sources for limit in source.limits)
+
+    def begin(self, sink: Sink, hearing: Hearing, *, full: bool) -> None:
+        """From now on `sink` gets chunks, of everything if `full`, else of what is long enough to matter."""
+        if self._sinks:
+            self.drain()
+        else:
+            self._start(hearing)
+        self._sinks[sink] = full
+        try:
+            self._tell_sources()
+        except Exception:
+            self.cancel(sink)  # nobody would end it
+            raise
+
+    def end(self, sink: Sink) -> None:
+        """Hands `sink` everything up to now, then nothing more."""
+        if sink not in self._sinks:
+            return
+        self.drain(flush=True)
+        del self._sinks[sink]
+        if self._sinks:
+            self._tell_sources()
+        else:
+            self._stop()
+
+    def cancel(self, sink: Sink) -> None:
+        """`sink` gets nothing more."""
+        if self._sinks.pop(sink, None) is not None and not self._sinks:
+            self._stop()
+
+    def finish(self, file: TraceFile, about: Callable[[], Sequence[tuple[str, Value]]]) -> Future[Body]:
+        """The trace of what has just been flushed: what goes on is drawn as going on, and `about` says what it is."""
+        in_flight, self._in_flight = self._in_flight, []
+        body: Future[Body] = Future()
+
+        def work() -> None:
+            try:
+                body.set_result(file.finish(self._writer.last_chunk(in_flight, Drawing.about(now, about()))))
+            except Exception as error:
+                body.set_exception(error)
+
+        now = time.monotonic_ns()
+        if not self._lane.submit(work):
+            body.set_exception(RuntimeError("traces are written too slowly on this machine"))
+        return body
+
+    def do(self, work: Callable[[], object]) -> bool:
+        """Does `work` after all chunks up to now have been handed out; False when too much is to be done already."""
+        return self._lane.submit(work)
+
+    def drain(self, *, flush: bool = False) -> None:
+        """Has everything up to now written; what the engine has seen only if it is made to `flush`."""
+        if flush and self._hearing is not None:
+            self._hearing.flush()
+        batch = Batch(
+            slots=self._buffer.fetch(),
+            seen=self._seen.take(),
+            threads=_threads(),
+            began_ns=self._drained_ns,
+            ended_ns=time.monotonic_ns(),
+            final=flush,
+        )
+        self._drained_ns = batch.ended_ns
+        if flush:
+            self._in_flight = self._requests.in_flight()  # now, as they are forgotten when the last sink has ended
+        sinks = tuple(self._sinks)
+        if not self._lane.submit(lambda: self._writer.write(batch, sinks)):
+            self._lost += batch.size
+
+    def hurry(self) -> None:
+        """What is still to be written is written without pauses. From any thread."""
+        self._writer.hurry = True
+
+    def close(self) -> None:
+        """Lets go of everything; in a forked child, too."""
+        self._sinks.clear()
+        self._hearing = None  # whoever it is goes, too
+        self._stop()
+
+    def _start(self, hearing: Hearing) -> None:
+        self._hearing = hearing
+        self._buffer.fetch()
+        self._seen.take()
+        self._drained_ns = time.monotonic_ns()
+        self._counters.start()
+        hearing.attach(self._seen)
+        self._requests.start(self._buffer)
+        self._plan()
+
+    def _stop(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+        for source in self._sources:
+            source.stop()
+        self._requests.stop()
+        self._counters.stop()
+        hearing, self._hearing = self._hearing, None
+        if hearing is not None:
+            hearing.detach(self._seen)
+
+    def _plan(self) -> None:
+        self._call = self._timeline.call_at(self._timeline.now() + _SECONDS, self._tick)
+
+    def _tick(self) -> None:
+        # The next one is planned first: whatever fails below, it will come.
+        self._plan()
+        for name, time_ns, value in self._counters.read():
+            self._buffer.add(COUNTER, *CounterEvent(name, time_ns, value))
+        if self.dropped:
+            self._buffer.add(COUNTER, *CounterEvent("dropped", time.monotonic_ns(), self.dropped))
+        self._tell_sources()
+        self.drain()
+
+    def _tell_sources(self) -> None:
+        """Also what has been loaded since the last time."""
+        full = any(self._sinks.values())
+        for source in self._sources:
+            source.start(self._buffer, full=full)
+
+
+def _threads() -> list[tuple[int, int, str]]:
+    return [
+        (thread.ident, thread.native_id, thread.name)
+        for thread in threading.enumerate()
+        if thread.ident is not None and thread.native_id is not None
+    ]

@@ -1,0 +1,119 @@
+"""Writes batches of what happened as chunks. Everything here happens on the thread that encodes traces."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from profiling_middleware.encoders.perfetto import PerfettoEncoder, TraceItem
+from profiling_middleware.trace_events import RequestEvent, StepEvent, TraceEvent
+from profiling_middleware.tracing.buffer import events_of
+from profiling_middleware.tracing.drawing import Drawing
+from profiling_middleware.tracing.requests import RequestSpan
+from profiling_middleware.tracing.rows import NO_ROW
+from profiling_middleware.tracing.seen import Seen
+from profiling_middleware.tracing.sinks import Sink
+from profiling_middleware.tracing.stalls import STALL_NS, Stalls
+from profiling_middleware.tracing.states import ThreadStates
+
+# While Python encodes, nothing else of the service runs: let go of the GIL long before the switch interval would.
+_WORK_SECONDS, _REST_SECONDS = 0.0002, 0.001
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What happened between two moments of the monotonic clock."""
+
+    slots: list[object]
+    """See `TraceBuffer`."""
+    seen: Seen
+    threads: Sequence[tuple[int, int, str]]
+    """Ident, native id and name of each that there is."""
+    began_ns: int
+    ended_ns: int
+    final: bool
+    """Nothing that has been seen by now comes later."""
+
+    @property
+    def size(self) -> int:
+        """How much is lost with it."""
+        samples, lock_waits, task_lock_waits = self.seen
+        return len(events_of(self.slots)) + len(samples) + len(lock_waits) + len(task_lock_waits)
+
+
+OnSlow = Callable[[str], object]
+
+
+class TraceWriter:
+    """Keeps what has to be known from one chunk to the next."""
+
+    def __init__(self, pid: int, process: str, slow_ns: int, on_slow: OnSlow) -> None:
+        """`on_slow` is told why when a request took `slow_ns`, or a step held up its loop as long; 0 for never."""
+        self._encoder = PerfettoEncoder(pid, process)
+        self._drawing = Drawing()
+        self._states = ThreadStates()
+        self._stalls = Stalls()
+        self._slow_ns, self._on_slow = slow_ns, on_slow
+        self.hurry = False
+        """Writes without pauses: the last chunks of a service that stops."""
+
+    def write(self, batch: Batch, sinks: Sequence[Sink]) -> None:
+        """Hands a batch's chunk to all sinks."""
+        for ident, tid, name in batch.threads:
+            self._drawing.learn_thread(ident, tid)
+            self._encoder.name_thread(tid, name)
+        slow: list[str] = []
+        chunk = self._encoded(self._items(batch, slow))
+        for sink in sinks:
+            sink.write(chunk, batch.began_ns, batch.ended_ns)
+        for why in slow[:1]:
+            self._on_slow(why)
+
+    def last_chunk(self, in_flight: Iterable[RequestSpan], about: TraceItem) -> bytes:
+        """What one trace alone ends with: the requests that go on, and what it is."""
+        drawn = [span for span in in_flight if span.row != NO_ROW]
+        items = [item for span in drawn for item in self._drawing.event(span.event(0))]
+        return self._encoded([*items, about])
+
+    def _items(self, batch: Batch, slow: list[str]) -> Iterator[TraceItem]:
+        drawing, seen = self._drawing, batch.seen
+        self._stalls.remember(seen.samples)
+        for event in events_of(batch.slots):
+            self._note_slow(event, slow)
+            if isinstance(event, StepEvent) and event.ended_ns - event.began_ns >= STALL_NS:
+                self._stalls.add(event, drawing.tid(event.ident))
+            else:
+                yield from drawing.event(event)
+        yield from map(drawing.stall, self._stalls.take(batch.ended_ns, final=batch.final))
+        yield from drawing.samples(seen.samples)
+        for state in self._states.of(seen.samples):
+            yield from drawing.state(state)
+        for wait in seen.lock_waits:
+            yield from drawing.lock_wait(wait)
+        for wait in seen.task_lock_waits:
+            yield from drawing.task_lock_wait(wait)
+
+    def _note_slow(self, event: TraceEvent, slow: list[str]) -> None:
+        if not self._slow_ns or not isinstance(event, RequestEvent | StepEvent):
+            return
+        if event.ended_ns - event.began_ns >= self._slow_ns:
+            slow.append("slow request" if isinstance(event, RequestEvent) else "stall")
+
+    def _encoded(self, items: Iterable[TraceItem]) -> bytes:
+        parts: list[bytes] = []
+        drawn: list[TraceItem] = []
+        since = self._give_way(time.perf_counter())
+        for item in items:
+            drawn.append(item)
+            since = self._give_way(since)
+        for part in self._encoder.chunk(drawn):
+            parts.append(part)
+            since = self._give_way(since)
+        return b"".join(parts)
+
+    def _give_way(self, since: float) -> float:
+        if self.hurry or time.perf_counter() - since <= _WORK_SECONDS:
+            return since
+        time.sleep(_REST_SECONDS)
+        return time.perf_counter()
