@@ -112,7 +112,6 @@ class Profiler:
             if self.settings.enabled:
                 self.label_maker = make_label_maker(self.settings)
                 self._log_start()
-                self._trace_lane.keep()
                 self._pipeline.keep_thread()
                 if self._uploads is not None:
                     self._uploads.keep_thread()
@@ -126,7 +125,6 @@ class Profiler:
             deadline = time.monotonic() + timeout
             self._end_captures("the service stopped", timeout)
             self._tracer.hurry()
-            self._trace_lane.release()
             self._trace_lane.drain(max(0.0, deadline - time.monotonic()))
             self._pipeline.drain(max(0.0, deadline - time.monotonic()))
             if self._uploads is not None:
@@ -187,7 +185,7 @@ class Profiler:
             raise ValueError(f"seconds = None takes what has been collected, and no {kind} profile is: give a length")
         make: CaptureMaker | None = partial(TraceCapture, full=full) if kind == "trace" else None
         if last is not None:
-            make = self._last_trace(kind, last)
+            make, seconds = self._last_trace(kind, last), 0.0  # it is recorded already
         elif seconds is not None and not 0 < seconds <= self.settings.max_seconds:
             raise ValueError(
                 f"seconds = {seconds!r} is out of range: use more than 0 and at most {self.settings.max_seconds} "

@@ -56,6 +56,9 @@ _SAMPLE_PID, _SAMPLE_TID, _CALLSTACK, _CPU_MODE = 2, 3, 4, 5
 _USER = 2
 
 _FIXED64 = 1
+_BEGIN_EVENT, _END_EVENT = integer(_TYPE, _BEGIN), integer(_TYPE, _END)
+_FLOW_TAG, _LAST_FLOW_TAG = varint(_FLOW << 3 | _FIXED64), varint(_LAST_FLOW << 3 | _FIXED64)
+_FIXED64_BYTES = struct.Struct("<Q").pack
 _IN_NANOSECONDS = integer(_TIMESTAMP_CLOCK, _MONOTONIC)
 # Two clocks are not read at the same time. A machine that was asleep is another matter.
 _CLOCK_JITTER_NS = 1_000_000
@@ -76,6 +79,8 @@ class Slice(NamedTuple):
     """Numbers below 2^32 that slices have in common which belong together: arrows lead from each to the next."""
     last_flows: Sequence[int] = ()
     """Of arrows that end here."""
+    measures: Sequence[tuple[str, int]] = ()
+    """Further arguments: those that are different each time."""
 
 
 class Instant(NamedTuple):
@@ -127,6 +132,9 @@ class PerfettoEncoder:
         self._stacks = Stacks()
         # Other processes have other numbers, so that two traces can be put one behind the other.
         self._sequence = integer(_SEQUENCE_ID, secrets.randbits(27) + 1)
+        self._descriptions: dict[tuple[str, str, tuple[tuple[str, Value], ...]], bytes] = {}
+        self._track_fields: dict[Track, bytes] = {}
+        """Encoded already, with numbers that are part of this chunk."""
         self._last_base = 0
         self._boot_offset_ns = _clocks_now()[1]
         self._flow_base = secrets.randbits(31) << 32
@@ -143,9 +151,14 @@ class PerfettoEncoder:
             yield b""
         timed.sort()
         base = self._base(timed)
+        # On a sequence of its own: two windows that follow each other share a chunk, and when they are put one behind
+        # the other a reader refuses what comes later on a sequence whose clock goes back.
+        self._sequence = integer(_SEQUENCE_ID, secrets.randbits(27) + 1)
         yield self._head(base)
         descriptors = b"".join(self._packet(message(_TRACK_DESCRIPTOR, one)) for one in self._tracks.take())
         stacks, symbols = self._stacks.take()
+        self._descriptions.clear()
+        self._track_fields.clear()
         texts = b"".join(texts.take() for texts in (self._categories, self._names, self._keys, self._values))
         yield descriptors + self._packet(message(_INTERNED_DATA, texts + stacks))
         at = base
@@ -204,42 +217,57 @@ class PerfettoEncoder:
             self._tracks.uuid(("thread", item.tid))
             timed.append((item.time_ns // _MICROSECOND, _HAPPENS, (), message(_PERF_SAMPLE, sample)))
         elif isinstance(item, Count):
-            event = integer(_TYPE, _COUNTS) + integer(_TRACK_UUID, self._tracks.uuid(item.track))
+            event = integer(_TYPE, _COUNTS) + self._track(item.track)
             if item.value == int(item.value):
                 event += varint(_COUNTER << 3) + varint(int(item.value))
             else:
                 event += varint(_DOUBLE_COUNTER << 3 | _FIXED64) + struct.pack("<d", item.value)
             timed.append((item.time_ns // _MICROSECOND, _HAPPENS, (), message(_TRACK_EVENT, event)))
         else:
-            event = integer(_TYPE, _INSTANT) + integer(_TRACK_UUID, self._tracks.uuid(item.track))
+            event = integer(_TYPE, _INSTANT) + self._track(item.track)
             event += self._described(item.name, item.category, item.arguments)
             timed.append((item.time_ns // _MICROSECOND, _HAPPENS, (), message(_TRACK_EVENT, event)))
 
     def _time_slice(self, item: Slice, timed: list[_Timed]) -> None:
-        track = integer(_TRACK_UUID, self._tracks.uuid(item.track))
+        track = self._track(item.track)
         began = item.began_ns // _MICROSECOND
         # What began and ended within a microsecond would end before it begins.
         ended = max(began + 1, item.ended_ns // _MICROSECOND) if item.ended_ns else 0
-        event = integer(_TYPE, _BEGIN) + track + self._described(item.name, item.category, item.arguments)
+        event = _BEGIN_EVENT + track + self._described(item.name, item.category, item.arguments)
+        for key, value in item.measures:
+            event += self._annotation(key, value)
         for flow in item.flows:
-            event += varint(_FLOW << 3 | _FIXED64) + struct.pack("<Q", self._flow_base | flow)
+            event += _FLOW_TAG + _FIXED64_BYTES(self._flow_base | flow)
         for flow in item.last_flows:
-            event += varint(_LAST_FLOW << 3 | _FIXED64) + struct.pack("<Q", self._flow_base | flow)
+            event += _LAST_FLOW_TAG + _FIXED64_BYTES(self._flow_base | flow)
         longest_first = -(ended or _NEVER), item.began_ns, -item.ended_ns
         timed.append((began, _BEGINS, longest_first, message(_TRACK_EVENT, event)))
         if ended:
-            timed.append((ended, _ENDS, (-began,), message(_TRACK_EVENT, integer(_TYPE, _END) + track)))
+            timed.append((ended, _ENDS, (-began,), message(_TRACK_EVENT, _END_EVENT + track)))
 
     def _described(self, name: str, category: str, arguments: Sequence[tuple[str, Value]]) -> bytes:
-        event = integer(_CATEGORY_IID, self._categories.iid(category)) + integer(_NAME_IID, self._names.iid(name))
-        for key, value in arguments:
-            annotation = integer(_ANNOTATION_NAME_IID, self._keys.iid(key))
-            if isinstance(value, str):
-                annotation += integer(_VALUE_IID, self._values.iid(value))
-            else:
-                annotation += varint(_INT << 3) + varint(value)
-            event += message(_ANNOTATION, annotation)
+        # Most of what happens has happened before.
+        key = name, category, tuple(arguments)
+        event = self._descriptions.get(key)
+        if event is None:
+            event = integer(_CATEGORY_IID, self._categories.iid(category)) + integer(_NAME_IID, self._names.iid(name))
+            event += b"".join(self._annotation(*argument) for argument in arguments)
+            self._descriptions[key] = event
         return event
+
+    def _annotation(self, key: str, value: Value) -> bytes:
+        annotation = integer(_ANNOTATION_NAME_IID, self._keys.iid(key))
+        if isinstance(value, str):
+            annotation += integer(_VALUE_IID, self._values.iid(value))
+        else:
+            annotation += varint(_INT << 3) + varint(value)
+        return message(_ANNOTATION, annotation)
+
+    def _track(self, track: Track) -> bytes:
+        known = self._track_fields.get(track)
+        if known is None:
+            known = self._track_fields[track] = integer(_TRACK_UUID, self._tracks.uuid(track))
+        return known
 
 
 def _clock(clock: int, time_ns: int) -> bytes:

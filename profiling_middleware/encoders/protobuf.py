@@ -15,6 +15,8 @@ def varint(number: int) -> bytes:
     """Base-128, least significant group first. A negative int64 is written as its two's complement, ten bytes."""
     if 0 <= number < 128:
         return _SMALL[number]
+    if 0 <= number < 1 << 14:
+        return bytes((number & 127 | 128, number >> 7))
     number &= 0xFFFF_FFFF_FFFF_FFFF
     groups = bytearray()
     while number > 127:

@@ -20,13 +20,16 @@ _PID, _PROCESS_NAME, _TID, _THREAD_NAME = 1, 6, 2, 5
 _UNIT, _UNIT_NAME = 3, 6
 _UNITS = {"ns": 1, "count": 2, "bytes": 3}
 
-_MOST_TRACKS = 1 << 14
+_MOST_NAMES = 10_000
 _GROUPS = {"request": "requests", "task": "tasks", "lock": "waits for asyncio locks"}
 
 Track = tuple[str | int, ...]
 """("process",), ("thread" | "loop" | "state", tid), ("request" | "task" | "lock", row), ("counter", its name)."""
 
 _RANKS = {"request": 1, "task": 2, "lock": 3, "counter": 4}
+_KINDS = {"process": 0, "thread": 1, "loop": 2, "state": 3, "request": 4, "task": 5, "lock": 6, "counter": 7}
+_KIND_BITS, _WHICH_BITS = 3, 31
+_COUNTER_NUMBERS = {name: number for number, name in enumerate(COUNTERS)}
 
 
 class Tracks:
@@ -35,9 +38,10 @@ class Tracks:
     def __init__(self, pid: int, process: str) -> None:
         self._pid, self._process = pid, process
         self._threads: dict[int, str] = {}
-        self._uuids: dict[Track, int] = {}
         self._used: dict[Track, bytes] = {}
-        self._begin_anew()
+        # Random, because the numbers of another process must be others. Those of a track never change: a reader takes
+        # a process or a thread with a new number for one that has the old one's id by chance.
+        self._base = (secrets.randbits(29) | 1) << _KIND_BITS + _WHICH_BITS
 
     def name_thread(self, tid: int, name: str) -> None:
         """How a thread is called from now on."""
@@ -45,9 +49,9 @@ class Tracks:
 
     def uuid(self, track: Track) -> int:
         """Its number, from now on part of this chunk."""
-        uuid = self._uuids.get(track)
-        if uuid is None:
-            uuid = self._uuids[track] = self._base + len(self._uuids)
+        kind, which = track[0], track[-1]
+        number = which if isinstance(which, int) else _COUNTER_NUMBERS.get(which, 0)
+        uuid = self._base | number << _KIND_BITS | _KINDS[str(kind)]
         if track not in self._used:
             self._used[track] = b""  # before its parent, which comes before it in the chunk
             descriptor = self._descriptor(track, uuid)
@@ -60,15 +64,9 @@ class Tracks:
         self.uuid(("process",))
         descriptors = list(self._used.values())
         self._used.clear()
-        if len(self._uuids) > _MOST_TRACKS // 2:
-            self._begin_anew()
+        if len(self._threads) > _MOST_NAMES:
+            self._threads.clear()
         return descriptors
-
-    def _begin_anew(self) -> None:
-        self._uuids.clear()
-        self._threads.clear()
-        # Random, because the numbers of another process must be others: 42 bits, of which 14 count.
-        self._base = secrets.randbits(28) * _MOST_TRACKS + 1
 
     def _descriptor(self, track: Track, uuid: int) -> bytes:
         kind, which = track[0], track[-1]

@@ -13,7 +13,14 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 50rem
 h1 { font-size: 1.4rem } table { border-collapse: collapse } td, th { padding: .2rem 1rem .2rem 0; text-align: left }
 th { font-weight: 600 } code { background: #f2f2f2; padding: .1rem .3rem; border-radius: 3px }
 """
-_TITLES = {"cpu": "where the processor works", "wall": "where threads spend their time, running or waiting"}
+_TITLES = {
+    "cpu": "where the processor works",
+    "wall": "where threads spend their time, running or waiting",
+    "block": "where threads and tasks waited, and why",
+    "mutex": "whose release ended waits for locks",
+    "trace": "what happens, moment by moment, for ui.perfetto.dev",
+}
+_LAST_SECONDS = 10
 
 
 def index_page(status: Status, kinds: Sequence[str]) -> str:
@@ -33,11 +40,17 @@ def index_page(status: Status, kinds: Sequence[str]) -> str:
 
 
 def _capture_row(kind: str) -> str:
-    views = " ".join(
-        f'<a href="{kind}?seconds=5&amp;format={view}">{view}</a>' for view in ("html", "text", "speedscope")
-    )
+    if kind == "trace":
+        seconds, views = 5, f'<a href="trace?last={_LAST_SECONDS}">the last {_LAST_SECONDS} s</a>'
+    else:
+        seconds, views = (
+            30,
+            " ".join(
+                f'<a href="{kind}?seconds=5&amp;format={view}">{view}</a>' for view in ("html", "text", "speedscope")
+            ),
+        )
     return (
-        f'<tr><td><a href="{kind}?seconds=30">{kind}</a></td><td>{escape(_TITLES.get(kind, ""))}</td>'
+        f'<tr><td><a href="{kind}?seconds={seconds}">{kind}</a></td><td>{escape(_TITLES.get(kind, ""))}</td>'
         f"<td>{views}</td></tr>"
     )
 

@@ -63,7 +63,9 @@ def make_step_hooks(settings: Settings) -> Any:
     """The extension's functions that tell of steps of asyncio's tasks; None where they are not to be had."""
     if settings.engine == "python" or why_not_native() is not None:
         return None
-    from profiling_middleware.sampling import _native
+    with THIS_PROCESS.imports.underway():
+        # The extension would import the latter when it is asked to observe.
+        from profiling_middleware.sampling import _native, specimens  # noqa: F401
 
     return _native
 

@@ -110,7 +110,7 @@ class Drawing:
     def samples(samples: Iterable[Sample]) -> Iterator[StackSample]:
         """Where threads worked."""
         for sample in samples:
-            if sample.cpu_ns > 0 and sample.thread.native_id:
+            if sample.cpu_ns > 0 and sample.thread.native_id and sample.stack.frames:
                 yield StackSample(sample.thread.native_id, sample.time_ns, sample.stack)
 
     @staticmethod
@@ -121,7 +121,8 @@ class Drawing:
     def _work(self, event: WorkEvent) -> Slice:
         waited = [("queued_us", (event.began_ns - event.queued_ns) // 1_000)]
         track = ("thread", self.tid(event.ident))
-        return Slice(track, event.began_ns, event.ended_ns, event.name, "executor", waited, _flows(event.request))
+        flows = _flows(event.request)
+        return Slice(track, event.began_ns, event.ended_ns, event.name, "executor", (), flows, (), waited)
 
     def _collection(self, event: CollectionEvent) -> Slice:
         arguments = [("generation", event.generation), ("collected", event.collected)]
@@ -136,10 +137,9 @@ def _request(event: RequestEvent) -> Iterator[Slice]:
     arguments: Arguments = [("route", event.endpoint), ("status", event.status)]
     if event.method:
         arguments.append(("method", event.method))
-    if event.first_byte_ns:
-        arguments.append(("first_byte_us", (event.first_byte_ns - event.began_ns) // 1_000))
+    measures = [("first_byte_us", (event.first_byte_ns - event.began_ns) // 1_000)] if event.first_byte_ns else []
     name = f"{event.method} {event.endpoint}".lstrip()
-    yield Slice(track, event.began_ns, event.ended_ns, name, "request", arguments, _flows(event.number))
+    yield Slice(track, event.began_ns, event.ended_ns, name, "request", arguments, _flows(event.number), (), measures)
     if event.first_byte_ns and event.ended_ns - event.first_byte_ns >= _LEAST_SENDING_NS:
         yield Slice(track, event.first_byte_ns, event.ended_ns, "sends the rest", "response")
 

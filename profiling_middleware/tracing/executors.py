@@ -15,7 +15,7 @@ from time import monotonic_ns
 from typing import Any
 
 from profiling_middleware.tracing.buffer import WORK, TraceBuffer
-from profiling_middleware.tracing.requests import SPAN
+from profiling_middleware.tracing.requests import SPAN, request_of_step
 
 # Shorter than this, queued or at work, is not told in a trace that is not full.
 _LEAST_NS = 1_000_000
@@ -96,7 +96,9 @@ class ExecutorWork:
     def _note(self, name: str, queued_ns: int, span: Any, began_ns: int) -> None:
         ended_ns, buffer = monotonic_ns(), self._buffer
         if buffer is not None and (ended_ns - began_ns >= self._least_ns or began_ns - queued_ns >= self._least_ns):
-            buffer.add(WORK, get_ident(), queued_ns, began_ns, ended_ns, name, span.number if span is not None else 0)
+            # Work for a request, or a request as work: gunicorn's threads serve them so.
+            request = span.number if span is not None else request_of_step(began_ns)
+            buffer.add(WORK, get_ident(), queued_ns, began_ns, ended_ns, name, request)
 
     # -- anyio ---------------------------------------------------------------------------------------------------
 

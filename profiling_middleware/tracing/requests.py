@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, MutableMapping
 from contextvars import ContextVar, Token
+from threading import get_ident
 from time import monotonic_ns
 from typing import Any
 
@@ -16,18 +17,45 @@ from profiling_middleware.tracing.rows import NO_ROW, Rows
 SPAN: ContextVar[RequestSpan | None] = ContextVar("profiling_middleware.span", default=None)
 """The request that the running context works for, while a trace is taken."""
 
+_ENDED: dict[int, tuple[int, int]] = {}
+"""By thread: the request that was the last to end in it, and when."""
+
 Resolve = Callable[[Any], tuple[Label, ...] | None]
+
+
+def request_of_step(began_ns: int) -> int:
+    """The number of the request for which this context has worked since then; 0 for none.
+
+    Also of one that has ended meanwhile, so that the context works for nobody any more.
+    """
+    span = SPAN.get()
+    if span is not None:
+        return span.number
+    number, ended_ns = _ENDED.get(get_ident(), (0, 0))
+    return number if ended_ns >= began_ns else 0
 
 
 class RequestSpan:
     """One request in flight. `send` stands in for its ASGI `send`; what is noted is for WSGI."""
 
-    __slots__ = ("_resolve", "_send", "began_ns", "first_byte_ns", "kind", "number", "row", "status", "subject")
+    __slots__ = (
+        "_labels",
+        "_resolve",
+        "_send",
+        "began_ns",
+        "first_byte_ns",
+        "kind",
+        "number",
+        "row",
+        "status",
+        "subject",
+    )
 
     def __init__(self, row: int, number: int, resolve: Resolve, subject: Any, send: Any) -> None:
         self.row, self.number = row, number
         self._resolve, self.subject, self._send = resolve, subject, send
         self.status = self.first_byte_ns = 0
+        self._labels: tuple[Label, ...] = ()
         self.began_ns = monotonic_ns()
 
     def send(self, message: MutableMapping[str, Any]) -> Any:
@@ -43,8 +71,9 @@ class RequestSpan:
         return self._send(message)
 
     def note_status(self, status: str) -> None:
-        """As WSGI's `start_response` is told: `200 OK`."""
+        """As WSGI's `start_response` is told: `200 OK`. Now its route is known; Flask forgets it before it returns."""
         self.status = int(status[:3]) if status[:3].isdigit() else 0
+        self._labels = self._resolved()
 
     def note_first_byte(self) -> None:
         """The body begins to be sent, unless it had begun before."""
@@ -60,16 +89,18 @@ class RequestSpan:
     def names(self) -> tuple[str, str]:
         """Method and endpoint, as far as they are known now."""
         method = endpoint = ""
-        try:
-            labels = self._resolve(self.subject) or ()
-        except Exception:
-            labels = ()  # an application's own routes are asked: what they do ends no trace
-        for label in labels:
+        for label in self._labels or self._resolved():
             if label.key == "endpoint":
                 endpoint = str(label.value)
             elif label.key == "method":
                 method = str(label.value)
         return method, endpoint or "<no route>"
+
+    def _resolved(self) -> tuple[Label, ...]:
+        try:
+            return self._resolve(self.subject) or ()
+        except Exception:
+            return ()  # an application's own routes are asked: what they do ends no trace
 
 
 class RequestSpans:
@@ -102,6 +133,7 @@ class RequestSpans:
         """Those in flight are forgotten."""
         self._buffer = None
         self._open.clear()
+        _ENDED.clear()
         self._rows = Rows()
         for tell in self._changed:
             tell(False)
@@ -123,6 +155,7 @@ class RequestSpans:
         was_open, buffer = self._open.pop(span.number, None) is not None, self._buffer
         if buffer is None or not was_open:
             return
+        _ENDED[get_ident()] = span.number, ended_ns
         if span.row == NO_ROW:
             buffer.dropped += 1
             return

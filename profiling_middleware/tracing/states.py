@@ -60,7 +60,7 @@ class ThreadStates:
         ran_from = ended - sample.cpu_ns
         began = ended - max(sample.wall_ns, sample.cpu_ns)
         if ran_from - began >= _LEAST_NS:
-            elsewhere = sample.moving or (sample.cpu_ns and sample.reason is Reason.UNKNOWN)
+            elsewhere = sample.moving or sample.reason is Reason.UNKNOWN
             name = _UNKNOWN if elsewhere else self._names.kind(sample.reason, sample.stack)
             frames = sample.stack.frames
             yield from self._told(tid, began, ran_from, name, None if elsewhere or not frames else frames[0])

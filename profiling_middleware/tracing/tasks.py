@@ -13,7 +13,7 @@ from time import monotonic_ns
 from typing import Any
 
 from profiling_middleware.tracing.buffer import AWAIT, STEP, TASK, TraceBuffer
-from profiling_middleware.tracing.requests import SPAN, RequestSpan
+from profiling_middleware.tracing.requests import request_of_step
 from profiling_middleware.tracing.rows import NO_ROW, Rows
 
 _DEEPEST = 128
@@ -32,7 +32,7 @@ class TaskSteps:
     def stepped(self, task: asyncio.Task[Any], future: object, began_ns: int, ended_ns: int) -> None:
         """`task` has run; `future` has woken it, None if none has."""
         name = coroutine_name(task.get_coro())
-        self._buffer.add(STEP, get_ident(), began_ns, ended_ns, name, task.get_name(), _request(), 0, ())
+        self._buffer.add(STEP, get_ident(), began_ns, ended_ns, name, task.get_name(), request_of_step(began_ns), 0, ())
 
 
 class _Known:
@@ -84,7 +84,7 @@ class FollowedTasks:
             known = self._tasks[id(task)] = _Known(task, self._rows.take(), began_ns, 0)
         name, done = coroutine_name(task.get_coro()), task.done()
         woken_by, known.woken_by = known.woken_by or self._take_woken(future), 0
-        known.request = request = _request()
+        known.request = request = request_of_step(began_ns)
         if done:
             self._note_woken(task, self._new_wake())
         wakes = tuple(self._wakes.pop(get_ident(), ()))
@@ -127,11 +127,6 @@ class FollowedTasks:
 def coroutine_name(coroutine: Any) -> str:
     """As it is written, without its module."""
     return str(getattr(coroutine, "__qualname__", None) or type(coroutine).__qualname__)
-
-
-def _request() -> int:
-    span: RequestSpan | None = SPAN.get()
-    return span.number if span is not None else 0
 
 
 def _awaited(task: asyncio.Task[Any]) -> str:

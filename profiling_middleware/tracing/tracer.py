@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +14,7 @@ from typing import Protocol
 from profiling_middleware.encoders.perfetto import Value
 from profiling_middleware.lane import Lane
 from profiling_middleware.model import Body
+from profiling_middleware.sampling.clocks import ThreadClocks
 from profiling_middleware.timer import TimedCall, Timeline
 from profiling_middleware.trace_events import CounterEvent
 from profiling_middleware.tracing.buffer import COUNTER, TraceBuffer
@@ -161,6 +164,7 @@ class Tracer:
         self._buffer.fetch()
         self._seen.take()
         self._drained_ns = time.monotonic_ns()
+        self._lane.keep()  # else each chunk would have a thread of its own
         self._counters.start()
         hearing.attach(self._seen)
         self._requests.start(self._buffer)
@@ -174,6 +178,7 @@ class Tracer:
             source.stop()
         self._requests.stop()
         self._counters.stop()
+        self._lane.release()
         hearing, self._hearing = self._hearing, None
         if hearing is not None:
             hearing.detach(self._seen)
@@ -200,7 +205,14 @@ class Tracer:
 
 def _threads() -> list[tuple[int, int, str]]:
     return [
-        (thread.ident, thread.native_id, thread.name)
+        (thread.ident, _native_id(thread, thread.native_id), thread.name)
         for thread in threading.enumerate()
         if thread.ident is not None and thread.native_id is not None
     ]
+
+
+def _native_id(thread: threading.Thread, native_id: int) -> int:
+    # In a forked child `threading` still has the parent's number for its only thread, which has no clock here.
+    if thread is threading.main_thread() and sys.platform == "linux" and ThreadClocks.cpu_ns(native_id) is None:
+        return os.getpid()
+    return native_id

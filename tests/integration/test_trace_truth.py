@@ -18,7 +18,7 @@ from trace_kit.trace_processor import TraceProcessor
 pytestmark = pytest.mark.server
 
 LOOPS = ("asyncio", "uvloop")
-SECONDS, REQUESTS, AT_ONCE, CONTENDERS = 6, 300, 12, 5
+SECONDS, REQUESTS, AT_ONCE, CONTENDERS = 5, 300, 12, 5
 BURST_NS, NEAR_NS, STALL_NEAR_NS = 1_000_000, 1_000_000, 5_000_000
 # The scheduler may come in between the application's clock and the profiler's, and others use this machine.
 MOST = 0.98

@@ -27,7 +27,7 @@ enum { STEP, WAKEUP, INIT, INIT_METHOD, SET_RESULT, SET_EXCEPTION, HOOKS };
 
 typedef void *function __attribute__((may_alias));
 struct hook {
-    function *at; /* NULL until it is found */
+    function *at;
     void *original, *ours;
     bool kept; /* when it was left another's function stood there, which may go on calling ours */
 };

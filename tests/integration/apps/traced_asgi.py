@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import secrets
-import sys
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -29,7 +28,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from profiling_middleware import Profiler, ProfilingMiddleware, Settings
+from profiling_middleware import ProfilingMiddleware
 
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
 logging.getLogger("botocore").setLevel(logging.WARNING)
@@ -189,6 +188,9 @@ async def storm(request: Request) -> PlainTextResponse:
 
 
 def snapshot(request: Request) -> JSONResponse:
+    # Here, since a service without profiling does not load it.
+    from profiling_middleware import Profiler, Settings
+
     profiler = Profiler.shared(Settings.from_env())
     try:
         artifact = profiler.snapshot_trace(**{name: float(text) for name, text in request.query_params.items()})
@@ -234,8 +236,7 @@ async def state(request: Request) -> JSONResponse:
             "loop": type(asyncio.get_running_loop()).__module__.partition(".")[0],
             "replaced": replaced(),
             "answers by": request.scope["answers by"],
-            "threads": [one.name for one in threading.enumerate() if one.name.startswith("profiling-")],
-            "traces": "profiling_middleware.tracing.tracer" in sys.modules,
+            "threads": [one.name for one in threading.enumerate()],
             "now": monotonic_ns(),
             "memory": memory(),
         }
@@ -243,7 +244,7 @@ async def state(request: Request) -> JSONResponse:
 
 
 async def notes(request: Request) -> JSONResponse:
-    return JSONResponse(noted)
+    return JSONResponse({"pid": os.getpid(), **noted})
 
 
 @asynccontextmanager
@@ -270,6 +271,7 @@ app = Starlette(
         Route("/snapshot", snapshot),
         Route("/fork", fork),
         Route("/state", state),
+        Route("/threads", state),
         Route("/notes", notes),
     ],
 )

@@ -239,7 +239,9 @@ def test_a_wait_is_where_it_was_when_the_numbers_of_stacks_have_begun_anew(nativ
         with lock:
             pass
 
-    native_engine.attach(heard := Heard(wait_moments_ns=10 * MS))
+    heard = Heard(wait_moments_ns=10 * MS)
+    heard.hears_waits = True  # stacks are taken as waits begin: a release may need them
+    native_engine.attach(heard)
     long = threading.Thread(target=waits_long)
     long.start()
     assert goes_on.wait(DEADLINE)

@@ -77,14 +77,18 @@ async def yields(times: int) -> int:
 # -- steps -----------------------------------------------------------------------------------------------------------
 
 
-def test_each_step_is_told_with_its_times(native: Any, new_loop: NewLoop) -> None:
+@pytest.mark.parametrize("waits", [False, True])
+def test_each_step_is_told_with_its_times(native: Any, new_loop: NewLoop, waits: bool) -> None:
     async def main() -> tuple[Any, list[tuple[int, int]]]:
+        loop = asyncio.get_running_loop()
         readings = []
         for number in range(50):
             first = time.monotonic_ns()
             sum(range(number * 20))
+            future = loop.create_future()
+            loop.call_soon(future.set_result, None)
             readings.append((first, time.monotonic_ns()))
-            await asyncio.sleep(0)
+            await (future if waits else asyncio.sleep(0))
         readings.append((time.monotonic_ns(), time.monotonic_ns()))
         return asyncio.current_task(), readings
 
@@ -92,8 +96,8 @@ def test_each_step_is_told_with_its_times(native: Any, new_loop: NewLoop) -> Non
     task, readings = run(new_loop, main())
     steps = told.of(task)
     assert len(steps) == len(readings) == 51
-    for (woken_by, began, ended), (first, last) in zip(steps, readings, strict=True):
-        assert woken_by is None
+    for number, ((woken_by, began, ended), (first, last)) in enumerate(zip(steps, readings, strict=True)):
+        assert (woken_by is not None) == (waits and number > 0)
         assert began <= first <= last <= ended
     for (_, _, ended), (_, began, _) in itertools.pairwise(steps):
         assert ended <= began
@@ -756,11 +760,12 @@ def test_nothing_is_kept(native: Any, new_loop: NewLoop) -> None:
         counts.extend(map(sys.getrefcount, (future, task)))
         return [weakref.ref(future), weakref.ref(task)]
 
-    def observer(*_: object) -> None:
-        pass
+    def observer(*_: object) -> object:
+        return answer
 
     found = []
-    held = sys.getrefcount(observer)
+    answer = object()
+    held, answered = sys.getrefcount(observer), sys.getrefcount(answer)
     for observed in (False, True):
         if observed:
             native.observe_steps(observer, 0, observer, observer)
@@ -771,7 +776,7 @@ def test_nothing_is_kept(native: Any, new_loop: NewLoop) -> None:
         counts.clear()
     assert found[0] == found[1]
     native.leave_steps()
-    assert sys.getrefcount(observer) == held
+    assert (sys.getrefcount(observer), sys.getrefcount(answer)) == (held, answered)
 
 
 def test_memory_does_not_grow(native: Any, new_loop: NewLoop) -> None:
@@ -838,7 +843,7 @@ print("ran")
 
 
 def test_what_is_not_known_is_left_alone(need_native: Callable[[], None], run_python: RunPython) -> None:
-    """No asyncio, one whose tasks are Python's, and one that is no asyncio at all."""
+    """No asyncio, one whose tasks or futures are Python's or go on otherwise, and one that is no asyncio at all."""
     need_native()
     ran = run_python(
         """
@@ -857,7 +862,16 @@ python._unregister_task = asyncio.tasks._py_unregister_task
 mixed = types.ModuleType("_asyncio")
 mixed.Future, mixed.Task = asyncio.futures._PyFuture, real.Task
 mixed._unregister_task = real._unregister_task
-for module in (python, mixed, types.ModuleType("_asyncio"), types.SimpleNamespace(Future=lambda loop: 1, Task=print)):
+
+def other_steps(waiting, *, loop, name):
+    call_soon = loop.call_soon
+    loop.call_soon = lambda step, *arguments, context: call_soon(lambda *woken_by: step(*woken_by))
+    return real.Task(waiting, loop=loop, name=name)
+
+other = types.ModuleType("_asyncio")
+other.Future, other.Task, other._unregister_task = real.Future, other_steps, real._unregister_task
+nothing, strange = types.ModuleType("_asyncio"), types.SimpleNamespace(Future=lambda loop: 1, Task=print)
+for module in (python, mixed, other, nothing, strange):
     sys.modules["_asyncio"] = module
     assert not observe()
     gc.collect()
