@@ -2,8 +2,8 @@
 
 `python -m benchmarks.service_cost [--profilers auto,…] [--slices 320] [--slices-of-others N] [--seconds 2] [--rate 100]
 [--load 120] [--without /hot,/report] [--pinned] [--kinds cpu+wall]`. A profiler is an engine of this project, a peer by
-its name in benchmarks.truth, or `burner 0.05`, which is known to cost 5 % of a core and has to be found. `--kinds nothing` captures
-nothing at all: what it finds is the error of the method.
+its name in benchmarks.truth, or `burner 0.05`, which is known to cost 5 % of a core and has to be found. `--kinds
+nothing` captures nothing at all: what it finds is the error of the method.
 
 The sample app runs in one process and gets the same requests in every slice, from this process on 127.0.0.1. Slices
 come as off, on, on, off; compared are the two neighbours, so that what the machine does besides is in both. With an

@@ -11,6 +11,7 @@ from profiling_middleware.descriptors import open_to_read
 from profiling_middleware.tracing.loops import Loops
 from profiling_middleware.tracing.requests import RequestSpans
 
+_PAUSE_NS = 500_000
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -57,13 +58,14 @@ class Counters:
         yield "gil_wait", now, self._gil_wait_ns()
 
     def _gil_wait_ns(self) -> int:
-        """How long this thread waits for the GIL when it has let go of it, what the scheduler took excepted."""
+        """How long this thread waits for the GIL after a pause, what the scheduler took excepted."""
         if self._thread_id != threading.get_native_id():
             self._open_run_queue()  # the timer's thread ends before a fork, and this is the next one
         waited = self._run_queue_ns()
         began = time.monotonic_ns()
-        time.sleep(0)
-        elapsed = time.monotonic_ns() - began
+        # Without a pause it would mostly have it again before another thread, woken by that, has come to run.
+        time.sleep(_PAUSE_NS / 1e9)
+        elapsed = time.monotonic_ns() - began - _PAUSE_NS
         return max(0, elapsed - (self._run_queue_ns() - waited))
 
     def _open_run_queue(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from profiling_middleware.model import Contention, Sample
+from profiling_middleware.threads import OWN_THREADS
 
 _MOST = 20_000
 LOCK_WAIT_NS = 1_000_000
@@ -45,7 +46,7 @@ class SeenThreads:
         self._keep(self._task_waits, [wait for wait in one_by_one if wait.delay_ns >= LOCK_WAIT_NS])
 
     def receive_lock_waits(self, waits: Sequence[Contention]) -> None:
-        self._keep(self._waits, waits)
+        self._keep(self._waits, [wait for wait in waits if not wait.thread.name.startswith(OWN_THREADS)])
 
     def take(self) -> Seen:
         """What there is, and begins anew."""

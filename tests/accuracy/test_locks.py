@@ -238,6 +238,7 @@ def test_a_future_is_on_who_waits_for_it_and_the_pools_own_waits_are_idle(collec
 
 def test_what_a_busy_thread_waited_for_a_lock_is_not_seen_again_by_looks(collect: Collect) -> None:
     waited, lock, done = Waited(), threading.Lock(), threading.Event()
+    stood_still: list[int] = []
 
     def hold() -> None:
         while not done.is_set():
@@ -246,6 +247,7 @@ def test_what_a_busy_thread_waited_for_a_lock_is_not_seen_again_by_looks(collect
             time.sleep(0.002)
 
     def wait_and_work() -> None:
+        started = time.monotonic_ns() - time.thread_time_ns()
         until = time.monotonic() + 1.5
         while time.monotonic() < until:
             began = time.monotonic_ns()
@@ -254,12 +256,14 @@ def test_what_a_busy_thread_waited_for_a_lock_is_not_seen_again_by_looks(collect
             spun = time.thread_time_ns() + 10_000_000
             while time.thread_time_ns() < spun:
                 pass
+        stood_still.append(time.monotonic_ns() - time.thread_time_ns() - started)
         done.set()
 
     found = collect(hold, wait_and_work)
     assert delay(found.block, ".wait_and_work", wait="lock") == pytest.approx(waited.ns, rel=0.05)
+    # On a busy machine it waits for a core as well.
     whole = delay(found.block, ".wait_and_work") + delay(found.block, "<not seen waiting>")
-    assert whole == pytest.approx(waited.ns, rel=0.25)
+    assert whole == pytest.approx(stood_still[0], rel=0.25)
 
 
 class Hears:

@@ -48,11 +48,15 @@ def test_a_sample_of_work_is_told_as_running() -> None:
         (Reason.GIL, F, "gil"),
         (Reason.MEASURED, F, "lock"),
         (Reason.LOCK, IDLE, "idle"),
-        (Reason.UNKNOWN, F, "other"),
+        (Reason.OTHER, F, "other"),
     ],
 )
 def test_a_wait_has_its_kind_and_its_place(reason: Reason, where: Stack, name: str) -> None:
     assert told([at(10, where, wall=10, reason=reason)]) == [(0, 10, name, where.frames[0])]
+
+
+def test_what_nobody_knows_of_a_wait_is_not_told() -> None:
+    assert told([at(10, wall=10, reason=Reason.UNKNOWN)]) == [(0, 10, "waits", None)]
 
 
 def test_of_a_wait_and_the_work_after_it_the_work_came_last() -> None:

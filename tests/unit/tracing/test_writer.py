@@ -151,13 +151,9 @@ def test_a_task_that_outlives_a_chunk_lies_around_its_waits(writer: TraceWriter,
         followed.created(task)
         began = next(iter(followed._tasks.values())).began_ns
         for second in range(3):
-            done = began + second * SECOND
-            followed.stepped(task, None, done + 5 * MS, done + 6 * MS)
+            at = began + second * SECOND
+            followed.stepped(task, None, at + 5 * MS, at + 6 * MS)
             write(began)
-        task.done = lambda: True  # type: ignore[method-assign]
-
-    class Task(asyncio.tasks._PyTask):  # type: ignore[name-defined,misc]
-        pass
 
     def write(began: int) -> None:
         taken = buffer.fetch()
@@ -166,7 +162,7 @@ def test_a_task_that_outlives_a_chunk_lies_around_its_waits(writer: TraceWriter,
         )
 
     loop = asyncio.new_event_loop()
-    task = Task(main(), loop=loop, name="it")
+    task = loop.create_task(main(), name="it")
     loop.run_until_complete(task)
     loop.close()
     (known,) = followed._tasks.values()
@@ -200,7 +196,7 @@ def test_states_too_short_to_be_told_apart_do_not_reach_into_what_follows(writer
 def test_a_trace_ends_with_what_goes_on_and_what_it_is(writer: TraceWriter, reader: Reader) -> None:
     spans = RequestSpans()
     spans.start(TraceBuffer())
-    goes_on, fails, no_row = spans.begin(routed, {"endpoint": "/a", "method": "GET"}), spans.begin(explode, {}), None
+    goes_on, fails = spans.begin(routed, {"endpoint": "/a", "method": "GET"}), spans.begin(explode, {})
     no_row = spans.begin(routed, {"endpoint": "/none", "method": "GET"})
     no_row.row = -1
     goes_on.began_ns = fails.began_ns = NOW
