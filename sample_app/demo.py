@@ -32,7 +32,7 @@ PROFILING = {
     "PROFILE_SERVICE_NAME": "sample-app",
     "PROFILE_INTERVAL": f"{INTERVAL_SECONDS}s",
     "PROFILE_DURATION": f"{WINDOW_SECONDS}s",
-    "PROFILE_TYPES": "cpu,wall,block,mutex",
+    "PROFILE_TYPES": "cpu,wall,block,mutex,trace",
 }
 RATE = 30
 LOOK_SECONDS = 2.0
@@ -159,6 +159,7 @@ def _explain(arrivals: Arrivals, url: str, *, endless: bool) -> None:
         f"  go tool pprof -http=: {file}\n"
         f"  curl -o cpu.pprof.gz '{url}/debug/pprof/cpu?seconds=10'\n"
         f"  in a browser: {url}/debug/pprof/cpu?seconds=10&format=html\n"
+        f"  the last seconds, for ui.perfetto.dev: curl -o trace.gz '{url}/debug/pprof/trace?last=10'\n"
     )
     if endless:
         _say(f"More arrives every {INTERVAL_SECONDS} s; Ctrl-C ends the demo.\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,6 +72,9 @@ class Arrivals:
         file = self._directory / key.replace("/", "_")
         file.write_bytes(body)
         profile, problem = None, None
+        if key.endswith(".trace.gz"):  # for Perfetto to read
+            problem = None if _is_gzip(body) else "the trace is no gzip"
+            return Arrival(key=key, size=len(body), file=file, profile=None, problem=problem)
         try:
             profile = read_pprof(body)
         except PprofError as error:
@@ -80,13 +85,20 @@ class Arrivals:
         return Arrival(key=key, size=len(body), file=file, profile=profile, problem=problem)
 
 
+def _is_gzip(body: bytes) -> bool:
+    try:
+        return bool(gzip.decompress(body))
+    except (OSError, EOFError, zlib.error):
+        return False
+
+
 def format_arrivals(arrivals: list[Arrival]) -> str:
     """The objects as a table."""
     width = max((len(arrival.key) for arrival in arrivals), default=3)
     lines = [f"{'key':<{width}}  {'kind':<6} {'bytes':>8} {'samples':>8} {'seconds':>8}"]
     for arrival in arrivals:
         if arrival.profile is None:
-            contents = arrival.problem or "?"
+            contents = arrival.problem or f"{'':>8} {'':>8} ui.perfetto.dev"
         else:
             contents = f"{len(arrival.profile.samples):>8} {arrival.profile.duration_ns / 1e9:>8.1f}"
         lines.append(f"{arrival.key:<{width}}  {arrival.kind:<6} {arrival.size:>8} {contents}")

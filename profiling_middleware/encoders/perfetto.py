@@ -131,7 +131,8 @@ class PerfettoEncoder:
         self._values = Texts(ANNOTATION_VALUES)
         self._stacks = Stacks()
         # Other processes have other numbers, so that two traces can be put one behind the other.
-        self._sequence = integer(_SEQUENCE_ID, secrets.randbits(27) + 1)
+        self._sequence_number = secrets.randbits(27) + 1
+        self._sequence = b""
         self._descriptions: dict[tuple[str, str, tuple[tuple[str, Value], ...]], bytes] = {}
         self._track_fields: dict[Track, bytes] = {}
         """Encoded already, with numbers that are part of this chunk."""
@@ -153,7 +154,8 @@ class PerfettoEncoder:
         base = self._base(timed)
         # On a sequence of its own: two windows that follow each other share a chunk, and when they are put one behind
         # the other a reader refuses what comes later on a sequence whose clock goes back.
-        self._sequence = integer(_SEQUENCE_ID, secrets.randbits(27) + 1)
+        self._sequence_number += 1
+        self._sequence = integer(_SEQUENCE_ID, self._sequence_number)
         yield self._head(base)
         descriptors = b"".join(self._packet(message(_TRACK_DESCRIPTOR, one)) for one in self._tracks.take())
         stacks, symbols = self._stacks.take()

@@ -99,9 +99,10 @@ class Drawing:
         self._lock_rows[row : row + 1] = [wait.time_ns]
         yield Slice(("lock", row), began, wait.time_ns, "waits for a lock", "lock", _where(wait.stack))
 
-    def state(self, state: ThreadState) -> Iterator[Slice]:
-        """A thread that runs or waits."""
-        if state.ended_ns - state.began_ns < (_LEAST_RUN_NS if state.state == RUNS else _LEAST_STATE_NS):
+    def state(self, state: ThreadState, *, full: bool) -> Iterator[Slice]:
+        """A thread that runs or waits. If not `full`, one that has nothing to do is left out, and short work."""
+        least = _LEAST_RUN_NS if full and state.state == RUNS else _LEAST_STATE_NS
+        if state.ended_ns - state.began_ns < least or (state.state == "idle" and not full):
             return
         arguments = _frame(state.frame) if state.frame is not None and state.state != "idle" else []
         yield Slice(("state", state.tid), state.began_ns, state.ended_ns, state.state, "thread", arguments)

@@ -28,7 +28,8 @@ class SeenThreads:
 
     # Waits one by one, and not their sums.
     hears_work, hears_waits = True, False
-    wait_looks = 20.0
+    # Who sleeps through a stall of 100 ms is mostly looked at; most of what a look costs is waking up.
+    wait_looks = 10.0
     wait_moments_ns = LOCK_WAIT_NS
 
     def __init__(self) -> None:

@@ -140,6 +140,7 @@ class Tracer:
             threads=_threads(),
             began_ns=self._drained_ns,
             ended_ns=time.monotonic_ns(),
+            full=any(self._sinks.values()),
             final=flush,
         )
         self._drained_ns = batch.ended_ns

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from profiling_middleware.encoders.perfetto import PerfettoEncoder, TraceItem
 from profiling_middleware.trace_events import RequestEvent, StepEvent, TraceEvent
@@ -34,6 +35,8 @@ class Batch:
     """Ident, native id and name of each that there is."""
     began_ns: int
     ended_ns: int
+    full: bool
+    """Everything is to be drawn."""
     final: bool
     """Nothing that has been seen by now comes later."""
 
@@ -90,7 +93,7 @@ class TraceWriter:
         yield from map(drawing.stall, self._stalls.take(batch.ended_ns, final=batch.final))
         yield from drawing.samples(seen.samples)
         for state in self._states.of(seen.samples):
-            yield from drawing.state(state)
+            yield from drawing.state(state, full=batch.full)
         for wait in seen.lock_waits:
             yield from drawing.lock_wait(wait)
         for wait in seen.task_lock_waits:
@@ -99,6 +102,8 @@ class TraceWriter:
     def _note_slow(self, event: TraceEvent, slow: list[str]) -> None:
         if not self._slow_ns or not isinstance(event, RequestEvent | StepEvent):
             return
+        if isinstance(event, RequestEvent) and event.status == HTTPStatus.SWITCHING_PROTOCOLS:
+            return  # a websocket lasts as long as its client wants
         if event.ended_ns - event.began_ns >= self._slow_ns:
             slow.append("slow request" if isinstance(event, RequestEvent) else "stall")
 

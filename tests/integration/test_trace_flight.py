@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,7 @@ from integration_kit.servers import Server, Servers
 from integration_kit.traces import ReadSlice, ReadTrace
 from integration_kit.waiting import eventually
 from trace_kit.trace_processor import TraceProcessor
+from websockets.sync.client import connect
 
 pytestmark = pytest.mark.server
 
@@ -151,3 +153,28 @@ def test_the_last_seconds_are_no_more_than_that(
     assert len(slow("30")) == 1
     eventually(lambda: not slow("0.5"), "it is longer ago than that", pause=0.2)
     assert len(slow("30")) == 1
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_websocket_is_told_of_and_not_slow_for_being_long(
+    loop: str, servers: Servers, tmp_path: Path, trace_processor: TraceProcessor
+) -> None:
+    server = _start(servers, {"PROFILE_STORE": tmp_path.as_uri()}, loop)
+    _wait_until_it_records(server)
+    began = time.monotonic_ns()
+    with connect(f"{server.url.replace('http', 'ws')}/socket") as socket:
+        eventually(lambda: time.monotonic_ns() - began > 400_000_000, "longer than a request may be")
+        socket.send("hello")
+        assert socket.recv() == "hello"
+    # What is written by then would be stored before this is.
+    eventually(lambda: _sockets(server, trace_processor), "it has ended")
+    cpu = server.get("/debug/pprof/cpu?seconds=0.1")
+    eventually((tmp_path / cpu.headers["X-Profile-Key"]).exists, "it is stored")
+    assert [path.name for path in tmp_path.rglob("*.trace.gz")] == []
+
+
+def _sockets(server: Server, trace_processor: TraceProcessor) -> list[ReadSlice]:
+    trace = ReadTrace(trace_processor, server.get(LAST).unzipped())
+    ended = [one for one in trace.of("request", "/socket") if one.ended is not None]
+    assert all(one.arguments["status"] == 101 and one.length > 400_000_000 for one in ended)
+    return ended

@@ -158,19 +158,21 @@ def test_all_windows_one_behind_the_other_are_one_in_whatever_order(
 def test_who_is_killed_leaves_nothing_that_is_half(
     servers: Servers, tmp_path: Path, trace_processor: TraceProcessor, side_by_side: ThreadPoolExecutor
 ) -> None:
-    store, temporary = tmp_path / "store", tmp_path / "temporary"
+    store, temporary, spool = tmp_path / "store", tmp_path / "temporary", tmp_path / "spool"
     temporary.mkdir()
+    spool.mkdir()
     often = {"PROFILE_INTERVAL": "1s", "PROFILE_DURATION": "1s", "PROFILE_TYPES": "trace"}
-    settings = {**PERIODIC, **often, "PROFILE_STORE": store.as_uri(), "TMPDIR": str(temporary)}
+    places = {"PROFILE_STORE": store.as_uri(), "PROFILE_SPOOL_DIR": str(spool), "TMPDIR": str(temporary)}
+    settings = {**PERIODIC, **often, **places}
     server = servers.uvicorn(settings, app=APP)
     eventually(lambda: list(store.rglob("*.gz")), "a window")
     side_by_side.submit(server.get, "/debug/pprof/trace?seconds=60").add_done_callback(lambda done: done.exception())
     eventually(lambda: "anyio.to_thread.run_sync" in server.get("/state").json()["replaced"], "a full one begins")
     storm = side_by_side.submit(server.get, "/storm?times=100")
-    eventually(lambda: _open_in(server, temporary), "it has written into a file")
+    eventually(lambda: _open_in(server, spool), "it has written into a file")
     assert not storm.done()
     server.kill()
-    assert list(temporary.iterdir()) == []
+    assert [*temporary.iterdir(), *spool.iterdir()] == []
     assert [path for path in store.rglob("*") if path.is_file() and path.suffix != ".gz"] == []
     _all_load(store, trace_processor)
 

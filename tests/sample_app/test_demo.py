@@ -55,6 +55,18 @@ def test_each_object_arrives_once(bucket: Bucket) -> None:
 
 
 @pytest.mark.s3
+def test_a_trace_is_for_perfetto_and_has_to_be_whole(bucket: Bucket) -> None:
+    key, trace = CPU.format(0).replace("/cpu/", "/trace/").replace(".pprof.gz", ".trace.gz"), gzip.compress(b"trace")
+    bucket.put(key, trace)
+    (arrived,) = bucket.arrivals.look()
+    assert (arrived.kind, arrived.problem) == ("trace", None)
+    assert "ui.perfetto.dev" in format_arrivals([arrived])
+
+    bucket.put(key.replace("-00.", "-15."), trace[:-4])
+    assert [new.problem for new in bucket.arrivals.look()] == ["the trace is no gzip"]
+
+
+@pytest.mark.s3
 def test_the_copies_are_what_arrived(bucket: Bucket) -> None:
     bucket.put(CPU.format(0), PROFILE)
 

@@ -25,8 +25,9 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from profiling_middleware import ProfilingMiddleware
 
@@ -174,6 +175,12 @@ async def slow(request: Request) -> PlainTextResponse:
     return PlainTextResponse("slow", status_code=203)
 
 
+async def socket(socket: WebSocket) -> None:
+    await socket.accept()
+    async for text in socket.iter_text():
+        await socket.send_text(text)
+
+
 async def fail(request: Request) -> PlainTextResponse:
     raise RuntimeError("as you wish")
 
@@ -266,6 +273,7 @@ app = Starlette(
         Route("/async-locked", async_locked),
         Route("/collect", collect),
         Route("/slow", slow),
+        WebSocketRoute("/socket", socket),
         Route("/fail", fail),
         Route("/storm", storm),
         Route("/snapshot", snapshot),

@@ -175,20 +175,31 @@ def test_a_thread_that_nobody_has_seen_has_a_number_that_none_has(drawing: Drawi
 
 
 @pytest.mark.parametrize(
-    ("state", "nanoseconds", "drawn"),
-    [("runs", 1_000, True), ("runs", 999, False), ("sleep", MS, True), ("sleep", MS - 1, False)],
+    ("state", "nanoseconds", "full", "drawn"),
+    [
+        ("runs", 1_000, True, True),
+        ("runs", 999, True, False),
+        ("runs", MS, False, True),
+        ("runs", MS - 1, False, False),
+        ("sleep", MS, True, True),
+        ("sleep", MS - 1, True, False),
+        ("idle", MS, True, True),
+        ("idle", MS, False, False),
+    ],
 )
-def test_states_that_are_long_enough_are_drawn(state: str, nanoseconds: int, drawn: bool, drawing: Drawing) -> None:
+def test_states_that_are_long_enough_are_drawn(
+    state: str, nanoseconds: int, full: bool, drawn: bool, drawing: Drawing
+) -> None:
     """Less than a microsecond would reach into the state that follows."""
-    items = list(drawing.state(ThreadState(TID, NOW, NOW + nanoseconds, state, None)))
+    items = list(drawing.state(ThreadState(TID, NOW, NOW + nanoseconds, state, None), full=full))
     assert items == [Slice(("state", TID), NOW, NOW + nanoseconds, state, "thread", [])] * drawn
 
 
 def test_a_wait_is_drawn_with_its_place() -> None:
     drawing = Drawing()
-    (item,) = drawing.state(ThreadState(TID, NOW, NOW + MS, "network", F.frames[0]))
+    (item,) = drawing.state(ThreadState(TID, NOW, NOW + MS, "network", F.frames[0]), full=True)
     assert list(item.arguments) == PLACE
-    (item,) = drawing.state(ThreadState(TID, NOW, NOW + MS, "idle", F.frames[0]))
+    (item,) = drawing.state(ThreadState(TID, NOW, NOW + MS, "idle", F.frames[0]), full=True)
     assert list(item.arguments) == []
 
 

@@ -61,6 +61,7 @@ def batch(
         threads=[(IDENT, TID, "worker")],
         began_ns=NOW + began,
         ended_ns=NOW + ended,
+        full=True,
         final=final,
     )
 
@@ -158,7 +159,10 @@ def test_a_task_that_outlives_a_chunk_lies_around_its_waits(writer: TraceWriter,
     def write(began: int) -> None:
         taken = buffer.fetch()
         writer.write(
-            Batch(slots=taken, seen=Seen([], [], []), threads=[], began_ns=began, ended_ns=began, final=False), [sink]
+            Batch(
+                slots=taken, seen=Seen([], [], []), threads=[], began_ns=began, ended_ns=began, full=True, final=False
+            ),
+            [sink],
         )
 
     loop = asyncio.new_event_loop()
