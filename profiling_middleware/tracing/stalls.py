@@ -50,8 +50,10 @@ class Stalls:
             for sample in self._samples:
                 if sample.thread.native_id == tid:
                     newest = max(newest, sample.time_ns)
-                    began = sample.time_ns - max(sample.wall_ns, sample.cpu_ns)
-                    shared = min(sample.time_ns, step.ended_ns) - max(began, step.began_ns)
+                    # What it worked is known; where it waited is where it is found. Found waiting after the step, it
+                    # has gone on meanwhile: most likely to the selector, where it waits for the next.
+                    spent = max(sample.wall_ns, sample.cpu_ns) if sample.time_ns <= step.ended_ns else sample.cpu_ns
+                    shared = min(sample.time_ns, step.ended_ns) - max(sample.time_ns - spent, step.began_ns)
                     if shared > 0:
                         times[sample.stack] = times.get(sample.stack, 0) + shared
             if final or newest >= step.ended_ns or now_ns - step.ended_ns > _PATIENCE_NS:

@@ -193,7 +193,7 @@ def test_without_the_extension_it_says_what_it_does_not_see(
     assert server.url
     asked = side_by_side.submit(server.get, f"{TRACE}?seconds=1")
     eventually(lambda: server.get("/state").json()["replaced"], "it begins", pause=0.01)
-    for path in ("/work/1?sleep=0.01&burn=0.002", "/stall"):
+    for path in ("/work/1?sleep=0.01&burn=0.002", "/stall?seconds=0.3"):
         assert server.get(path).status == 200
     trace = ReadTrace(trace_processor, asked.result().unzipped())
     assert trace.problems == []

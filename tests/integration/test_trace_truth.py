@@ -20,6 +20,8 @@ pytestmark = pytest.mark.server
 
 LOOPS = ("asyncio", "uvloop")
 SECONDS, REQUESTS, AT_ONCE, CONTENDERS = 5, 300, 12, 5
+# Three to be measured, and others because it is chance when a stall is looked at.
+STALLS = (150, 150, 150, 120, 120, 120, 120, 120, 120)
 BURST_NS, NEAR_NS, STALL_NEAR_NS = 1_000_000, 1_000_000, 5_000_000
 # The scheduler may come in between the application's clock and the profiler's, and others use this machine.
 MOST = 0.98
@@ -77,8 +79,8 @@ def _tracing(server: Server) -> dict[str, Any] | None:
 
 
 def _load(server: Server, pool: ThreadPoolExecutor) -> None:
-    for _ in range(3):
-        assert server.get("/stall").status == 200
+    for milliseconds in STALLS:
+        assert server.get(f"/stall?seconds={milliseconds / 1000}").status == 200
     for path in ("/locked", "/async-locked"):
         assert {answer.status for answer in pool.map(server.get, [path] * CONTENDERS)} == {200}
     assert server.get("/collect").status == 200
@@ -154,22 +156,26 @@ def test_stall_has_its_length_and_names_the_line(observed: Observed) -> None:
     noted = observed.noted("stalls")
     # There are more of them when the machine puts the whole process aside.
     stalls = [one for one in observed.trace.of("stall") if any(one.contains(*times) for times in noted)]
-    assert len(noted) == len(stalls) == 3
+    assert len(noted) == len(stalls) == len(STALLS)
     app = APPS / "traced_asgi.py"
     line = _line_of("    time.sleep(seconds)  # noqa: ASYNC251 - the stall")
     longer = []
     for (began, ended), one in zip(noted, stalls, strict=True):
         assert (one.name, one.tid) == ("stall: RequestResponseCycle.run_asgi", observed.state["pid"])
-        assert one.arguments["function"] == "traced_asgi.stall"
-        assert (one.arguments["file"], one.arguments["line"]) == (str(app), line)
-        assert one.arguments["stack"].startswith(f"traced_asgi.stall ({app}:{line})\n")
-        assert "uvicorn.server.Server.run" in one.arguments["stack"]
         assert "GET /stall" in {other.name for other in observed.trace.together(one)}
         longer.append(one.length - (ended - began))
     observed.tell("lengths of stalls", longer)
-    print(f"{observed.loop}: stalls of 150 ms: {', '.join(f'{one.length / 1e6:.3f} ms' for one in stalls)}")
-    assert sorted(longer)[1] < STALL_NEAR_NS
-    assert min(one.length for one in stalls) == pytest.approx(150e6, abs=STALL_NEAR_NS)
+    # It is looked at 20 times a second, or less when the machine is busy: one that nobody saw has no stack.
+    seen = [one.arguments for one in stalls if "stack" in one.arguments]
+    assert len(seen) > len(STALLS) / 2
+    for arguments in seen:
+        assert (arguments["function"], arguments["file"], arguments["line"]) == ("traced_asgi.stall", str(app), line)
+        assert arguments["stack"].startswith(f"traced_asgi.stall ({app}:{line})\n")
+        assert "uvicorn.server.Server.run" in arguments["stack"]
+    measured = [one.length for one in stalls[:3]]
+    print(f"{observed.loop}: stalls of 150 ms: {', '.join(f'{length / 1e6:.3f} ms' for length in measured)}")
+    assert sorted(longer)[len(longer) // 2] < STALL_NEAR_NS
+    assert min(measured) == pytest.approx(150e6, abs=STALL_NEAR_NS)
 
 
 @pytest.mark.parametrize(("kind", "where"), [("locks", "locked"), ("async locks", "async_locked")])

@@ -87,7 +87,7 @@ def test_a_forked_worker_has_its_event_loop_in_its_own_main_thread(
     server = servers.gunicorn(DEV, *worker, app="traced_asgi:app", hook=False)
     answer = side_by_side.submit(server.get, f"{TRACE}?seconds=1.5")
     state = eventually(lambda: (found := server.get("/state").json())["replaced"] and found, "it begins", pause=0.01)
-    assert server.get("/stall").status == 200
+    assert server.get("/stall?seconds=0.3").status == 200
     trace = ReadTrace(trace_processor, answer.result().unzipped())
     assert trace.problems == []
     assert trace.processes == {state["pid"]: "shop"}
