@@ -48,7 +48,8 @@ class Pending:
         headers = capture_headers(self.recording, uploaded=self.uploaded)
         if view is not None and result.view is not None:
             return AdminResponse(200, result.view, VIEWS[view], headers)
-        name = f"{self.recording.info.kind}{'.trace.gz' if self.recording.info.kind == 'trace' else '.pprof.gz'}"
+        kind = self.recording.info.kind
+        name = "trace.gz" if kind == "trace" else f"{kind}.pprof.gz"
         attachment = ("Content-Disposition", f'attachment; filename="{name}"')
         return AdminResponse(200, result.artifact.body, "application/octet-stream", (attachment, *headers))
 

@@ -111,7 +111,7 @@ def test_what_is_answered_is_what_is_stored(servers: Servers, bucket: Bucket, tr
     answer = server.get(f"{TRACE}?seconds=0.5&detail=long")
     assert answer.status == 200
     assert answer.headers["Content-Type"] == "application/octet-stream"
-    assert answer.headers["Content-Disposition"] == 'attachment; filename="trace.trace.gz"'
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="trace.gz"'
     assert answer.headers["Content-Encoding"] is None
     trace = ReadTrace(trace_processor, answer.unzipped())
     assert trace.about["detail"] != "full"

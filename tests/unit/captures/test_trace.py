@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +143,15 @@ def test_a_trace_has_what_happens_from_its_beginning_to_its_end(
     found = read(trace)
     assert (found.requests, found.going_on) == (["GET /one", "GET /two"], ["GET /goes/on"])
     assert traced.engine.listeners == []
+
+
+def test_in_full_also_what_is_short_is_told(traced: Traced, make_info: MakeInfo) -> None:
+    capture = TraceCapture(traced.sources, 10.0, full=True)
+    capture.begin()
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(divmod, 7, 3)
+    body = traced.body(capture.end(make_info(kind="trace")))
+    assert b"divmod" in gzip.decompress(body)
 
 
 @pytest.mark.parametrize("full", [True, False])

@@ -322,10 +322,11 @@ def test_traces_that_share_a_chunk_can_be_put_one_behind_the_other(reader: Reade
     """Windows that follow each other; what both have is there twice, and nothing is missing."""
     encoder = PerfettoEncoder(PID, "shop")
     bodies = [chunk(encoder, *everything(number)) for number in range(4)]
-    (found,) = reader.ask(b"".join((*bodies[:2], *bodies[1:])), SLICES)
-    counts = {number: [row["name"] for row in found].count(f"request {number}") for number in range(4)}
-    assert counts == {0: 1, 1: 2, 2: 1, 3: 1}
-    assert {row["dur"] for row in found if row["name"].startswith("request")} == {250}
+    for order in ((0, 1, 1, 2, 3), (1, 2, 3, 0, 1)):
+        (found,) = reader.ask(b"".join(bodies[number] for number in order), SLICES)
+        names = [row["name"] for row in found]
+        assert [names.count(f"request {number}") for number in range(4)] == [1, 2, 1, 1]
+        assert {row["dur"] for row in found if row["name"].startswith("request")} == {250}
 
 
 def test_a_chunk_may_be_empty(reader: Reader) -> None:
@@ -352,12 +353,21 @@ def test_a_text_is_written_once_a_chunk() -> None:
 def test_numbers_begin_anew_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch, reader: Reader) -> None:
     monkeypatch.setattr(perfetto, "MOST_ENTRIES", 5)
     encoder = PerfettoEncoder(PID, "shop")
-    whole = b"".join(chunk(encoder, *everything(number)) for number in range(16))
+    bodies = []
+    for number in range(16):
+        # Each time of another file, and of the same ones in another order.
+        files = [Frame("of it", f"/srv/{each}.py", number + 1, 1) for each in (number, 15 - number, number % 3)]
+        bodies.append(chunk(encoder, *everything(number), StackSample(TID, us(number * 100 + 50), Stack(tuple(files)))))
+    whole = b"".join(bodies)
     (found,) = reader.ask(whole, SLICES)
     assert [row["name"] for row in found if row["name"].startswith("request")] == [f"request {n}" for n in range(16)]
-    assert [stack[0][0] for stack in reader.stacks(whole)] == [f"shop.work{number}" for number in range(16)]
-    assert [stack[0][3] for stack in reader.stacks(whole)][1:] == list(range(1, 16))
-    assert len(encoder._stacks) <= 6
+    stacks = reader.stacks(whole)
+    assert [stack[0][0] for stack in stacks[::2]] == [f"shop.work{number}" for number in range(16)]
+    assert [stack[0][3] for stack in stacks[2::2]] == list(range(1, 16))
+    assert [[frame[2:] for frame in stack] for stack in stacks[1::2]] == [
+        [(f"/srv/{each}.py", number + 1) for each in (number, 15 - number, number % 3)] for number in range(16)
+    ]
+    assert len(encoder._stacks) <= 12
 
 
 def test_names_of_threads_begin_anew_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch, reader: Reader) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 import os
 import threading
 import time
@@ -75,7 +76,7 @@ def test_cpu_is_that_of_the_whole_process_since_the_last_time(counters: Counters
 
     before = readings()
     counters.start()
-    for pause in (0, 0.02):
+    for pause in (0, 0.1):
         since = readings()
         spin(20 * MS)
         threading.Event().wait(pause)
@@ -97,10 +98,12 @@ def test_cpu_of_no_time_is_not_told(counters: Counters, monkeypatch: pytest.Monk
 @LINUX
 def test_memory_is_what_is_resident(counters: Counters) -> None:
     before = values(counters)["rss"]
+    reserved = mmap.mmap(-1, 512 << 20)  # it takes no room until it is used
     memory = bytearray(64 << 20)
     memory[:: os.sysconf("SC_PAGE_SIZE")] = b"x" * len(memory[:: os.sysconf("SC_PAGE_SIZE")])
     after = values(counters)["rss"]
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
+    reserved.close()
     assert 60 << 20 <= after - before <= 80 << 20
     assert after == pytest.approx(int(line.split()[1]) * 1024, rel=0.1)
 
@@ -138,7 +141,7 @@ def test_a_loop_that_is_blocked_lags(counters: Counters) -> None:
 
 
 def test_the_gil_is_waited_for_while_another_thread_works(counters: Counters, deadline: float) -> None:
-    """It keeps it for a switch interval, 5 ms."""
+    """If it comes to run meanwhile, it keeps it for a switch interval, 5 ms."""
     stop, busy = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -150,11 +153,11 @@ def test_the_gil_is_waited_for_while_another_thread_works(counters: Counters, de
     alone = sorted(values(counters)["gil_wait"] for _ in range(9))
     thread.start()
     assert busy.wait(deadline)
-    beside = sorted(values(counters)["gil_wait"] for _ in range(9))
+    waited = any(values(counters)["gil_wait"] > 2 * MS for _ in range(500))
     stop.set()
     thread.join(deadline)
     assert 0 <= alone[4] < 2 * MS
-    assert beside[4] > 2 * MS
+    assert waited
 
 
 @LINUX

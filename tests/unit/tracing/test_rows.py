@@ -23,6 +23,7 @@ def test_there_is_a_bounded_number_of_them() -> None:
     rows.give_back(NO_ROW)
     assert rows.take() == NO_ROW
     rows.give_back(0)
+    rows.give_back(NO_ROW)
     assert [rows.take() for _ in range(2)] == [0, NO_ROW]
 
 

@@ -45,6 +45,21 @@ def test_the_times_of_a_stack_are_added_up() -> None:
     assert where(stalls.take(NOW + SECOND)) == [F]
 
 
+def test_a_wait_that_is_found_later_says_nothing_of_where_it_was_before() -> None:
+    """It is where the thread has gone on to meanwhile: the loop waits there for the next event."""
+    stalls = Stalls()
+    stalls.add(STEP, TID)
+    stalls.add(STEP._replace(began_ns=NOW + 300 * MS, ended_ns=NOW + 500 * MS), TID)
+    stalls.remember(
+        [
+            sample(NOW + 50 * MS, F, wall=10 * MS),
+            sample(NOW + 250 * MS, H, cpu=5 * MS, wall=200 * MS),
+            sample(NOW + 900 * MS, H, wall=650 * MS),
+        ]
+    )
+    assert where(stalls.take(NOW + SECOND)) == [F, None]
+
+
 def test_it_is_waited_for_until_its_end_has_been_seen() -> None:
     """Samples come late; a stall is told once."""
     stalls = Stalls()

@@ -423,10 +423,15 @@ def test_several_loops_at_once_do_not_mix(way: Way, buffer: TraceBuffer, deadlin
 
     way.steps.start(buffer, full=True)
     threads = [threading.Thread(target=work, args=(name,)) for name in ("a", "b", "c")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(deadline)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(deadline)
+    finally:
+        sys.setswitchinterval(interval)
     told = of_tasks(buffer)
     woken = {step.woken_by: step.task for step in told if step.woken_by}
     for step in told:

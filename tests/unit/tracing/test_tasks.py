@@ -7,6 +7,7 @@ import contextlib
 import gc
 import itertools
 import sys
+import threading
 import time
 import weakref
 from typing import Any
@@ -238,6 +239,7 @@ def test_nothing_is_kept_of_a_task(way: Way, buffer: TraceBuffer) -> None:
     references = way.run(main())
     gc.collect()
     assert [reference() for reference in references] == [None] * 3
+    assert len(way.steps._tasks._tasks) <= 1  # of the one that is gone
 
 
 def test_the_number_of_another_task_may_come_again(buffer: TraceBuffer) -> None:
@@ -336,6 +338,31 @@ def test_a_queue_hands_over_from_task_to_task(buffer: TraceBuffer, hooked: Way) 
         ("main", 4, "consumer", 2),
         ("main", 6, "consumer", 3),
     ]
+
+
+def test_what_a_step_wakes_is_not_another_threads(buffer: TraceBuffer, hooked: Way, deadline: float) -> None:
+    """Whose step ends while this one goes on."""
+    made, over = threading.Event(), threading.Event()
+
+    async def makes() -> None:
+        asyncio.current_task().set_name("makes")  # type: ignore[union-attr]
+        task = asyncio.create_task(asyncio.sleep(0), name="made")
+        made.set()
+        assert over.wait(deadline)
+        await task
+
+    async def other() -> None:
+        asyncio.current_task().set_name("other")  # type: ignore[union-attr]
+        assert made.wait(deadline)
+        await asyncio.sleep(0)
+        over.set()
+
+    hooked.steps.start(buffer, full=True)
+    thread = threading.Thread(target=hooked.run, args=(other(),))
+    thread.start()
+    hooked.run(makes())
+    thread.join(deadline)
+    assert ("makes", 0, "made", 0) in Lives(buffer).arrows()
 
 
 def test_numbers_come_never_again(buffer: TraceBuffer, hooked: Way) -> None:

@@ -269,6 +269,7 @@ def test_requests_that_go_on_at_the_end_are_in_it(others: bool, parts: Parts, tr
     parts.tracer.end(file)
     parts.requests.end(span)
     body = answer(parts, parts.tracer.finish(file, about))
+    assert parts.tracer._in_flight == []  # they hold requests
     sql = "select name, dur = -1 as goes_on from slice where category = 'request' order by name"
     assert ask(trace_processor, body, sql) == [("GET /ended", 0), ("GET /goes/on", 1)]
     parts.begin(other)
