@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Iterator, Sequence
 
 from profiling_middleware.encoders.perfetto import Count, Instant, Slice, StackSample, TraceItem, Value
@@ -36,8 +37,8 @@ class Drawing:
     def __init__(self) -> None:
         self._names = WaitNames()
         self._tids: dict[int, int] = {}
-        self._lock_rows: list[int] = []
-        """By row: until when it is taken."""
+        self._lock_rows: list[tuple[int, int]] = []
+        """A heap: until when each row is taken, and its number."""
 
     def learn_thread(self, ident: int, tid: int) -> None:
         """From now on events of thread `ident` are those of `tid`."""
@@ -95,8 +96,9 @@ class Drawing:
         if self._names.kind(wait.reason, wait.stack) == "idle":
             return
         began = wait.time_ns - round(wait.delay_ns)
-        row = next((row for row, taken in enumerate(self._lock_rows) if taken <= began), len(self._lock_rows))
-        self._lock_rows[row : row + 1] = [wait.time_ns]
+        rows = self._lock_rows
+        row = heapq.heappop(rows)[1] if rows and rows[0][0] <= began else len(rows)
+        heapq.heappush(rows, (wait.time_ns, row))
         yield Slice(("lock", row), began, wait.time_ns, "waits for a lock", "lock", _where(wait.stack))
 
     def state(self, state: ThreadState, *, full: bool) -> Iterator[Slice]:

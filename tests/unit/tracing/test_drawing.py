@@ -237,7 +237,7 @@ def test_waits_of_tasks_that_overlap_have_rows_of_their_own(drawing: Drawing) ->
     """They are told as they end."""
     waits = [(0, 5), (3, 6), (1, 7), (5, 8), (6, 9), (0, 10), (9, 11)]
     items = [item for began, ended in waits for item in drawing.task_lock_wait(wait(NOW + ended, ended - began, F))]
-    assert [item.track for item in items] == [("lock", row) for row in (0, 1, 2, 0, 1, 3, 0)]
+    assert [item.track for item in items] == [("lock", row) for row in (0, 1, 2, 0, 1, 3, 2)]
     assert [(item.began_ns - NOW, item.ended_ns - NOW) for item in items] == waits
     assert {(item.name, item.category) for item in items} == {("waits for a lock", "lock")}
     assert arguments(items[0]) == dict(WHERE)
