@@ -297,7 +297,8 @@ def test_what_is_told_one_by_one_is_what_was_waited_whatever_is_summed(
 
     waits = [wait for wait in hears.waits if wait.stack.frames[0].function.endswith(".hold_in_turn")]
     assert sum(wait.delay_ns for wait in waits) == pytest.approx(waited.ns, rel=0.05)
-    # Each of them waits for the ones before it to have had the lock, and is let in by the last of these.
-    assert len({wait.thread for wait in waits}) == THREADS
-    assert {wait.holder for wait in waits} == {wait.thread for wait in waits}
+    # Whoever waits is let in by another one of them. (Who is always first need not wait at all.)
+    assert len({wait.thread for wait in waits}) >= THREADS - 1
+    assert len({wait.thread for wait in waits} | {wait.holder for wait in waits}) == THREADS
+    assert all(wait.holder is not wait.thread for wait in waits)
     assert delay(found.block, ".hold_in_turn", wait="lock") == pytest.approx(waited.ns * (block_rate_ns > 0), rel=0.05)
