@@ -13,8 +13,10 @@ import pytest
 from engine_kit import DEADLINE, Heard, look_until
 from lock_kit import held
 
+from profiling_middleware.config import Settings
 from profiling_middleware.labels import CURRENT
 from profiling_middleware.model import Contention, Label, Reason
+from profiling_middleware.sampling import make_label_maker
 from profiling_middleware.sampling.engine import Engine
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the native engine is Linux's")
@@ -45,9 +47,9 @@ class Contended:
             self._over.acquire()
 
     def waits(self) -> None:
-        from profiling_middleware.sampling import _native
-
-        CURRENT.set(_native.Label(lambda labels: labels, LABELS))
+        make = make_label_maker(Settings())
+        if make is not None:
+            CURRENT.set(make(lambda labels: labels, LABELS))
         for _ in range(ROUNDS):
             self._held.acquire()
             self._wanted.release()
