@@ -20,6 +20,9 @@ from profiling_middleware.stores import KeyTaken, Store, StoreError
 from profiling_middleware.units import format_size
 
 MAX_WAITING_BYTES = 16 * 1024 * 1024
+"""In memory."""
+MAX_WAITING_FILE_BYTES = 64 * 1024 * 1024
+"""In files: of traces that are too big for memory."""
 _FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS = 5.0, 300.0
 
 CallLater = Callable[[float, Callable[[], object]], object]
@@ -208,13 +211,17 @@ class Uploads:
 
     def _trim(self) -> list[Artifact]:
         newest = self._waiting[-1]
-        if len(newest.body) > self._max_waiting_bytes:
+        in_memory = isinstance(newest.body, bytes)
+        most = self._max_waiting_bytes if in_memory else MAX_WAITING_FILE_BYTES
+        if len(newest.body) > most:
             self._waiting.pop()
             return [newest]
-        size = sum(len(artifact.body) for artifact in self._waiting)
+        alike = [artifact for artifact in self._waiting if isinstance(artifact.body, bytes) is in_memory]
+        size = sum(len(artifact.body) for artifact in alike)
         dropped = []
-        while size > self._max_waiting_bytes:
-            oldest = min(self._waiting, key=lambda artifact: artifact.info.started_ns)
+        while size > most:
+            oldest = min(alike, key=lambda artifact: artifact.info.started_ns)
+            alike.remove(oldest)
             self._waiting.remove(oldest)
             size -= len(oldest.body)
             dropped.append(oldest)

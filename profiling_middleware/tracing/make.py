@@ -36,5 +36,4 @@ def make_tracer(
         requests=requests,
         sources=(LoopSteps(find_hooks), ExecutorWork(), GarbageCollections()),
         new_file=lambda: TraceFile(settings.spool_dir, settings.spool_max_bytes, logger),
-        logger=logger,
     )

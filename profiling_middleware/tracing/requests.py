@@ -44,7 +44,6 @@ class RequestSpan:
         "_send",
         "began_ns",
         "first_byte_ns",
-        "kind",
         "number",
         "row",
         "status",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import threading
@@ -56,10 +55,9 @@ class Tracer:
         requests: RequestSpans,
         sources: Sequence[TraceSource],
         new_file: Callable[[], TraceFile],
-        logger: logging.Logger,
     ) -> None:
         self._timeline, self._lane, self._writer = timeline, lane, writer
-        self._requests, self._sources, self._logger = requests, sources, logger
+        self._requests, self._sources = requests, sources
         self.new_file = new_file
         self._counters = Counters(requests)
         self._buffer = TraceBuffer()

@@ -6,11 +6,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from profiling_middleware.model import Artifact
+from profiling_middleware.private_file import PrivateFile
 from profiling_middleware.stores import StoreError
 from profiling_middleware.uploads import MAX_WAITING_BYTES, Uploads
 
@@ -432,6 +434,20 @@ def test_a_capture_larger_than_the_bound_is_dropped_and_nothing_else(
     assert uploads.counts.dropped == 1
     assert uploads.waiting == (1, 500)
     assert "key=profiles/watcher/cpu/2.pprof.gz" in caplog.messages[-1]
+
+
+def test_what_waits_in_a_file_takes_no_memory(
+    uploads: Uploads, store: Any, retries: Retries, make_artifact: MakeArtifact
+) -> None:
+    store.refusals = [AWAY]
+    uploads.add(make_artifact(1, size=1000))
+    retries.wait()
+    trace = PrivateFile()
+    trace.append(b"x" * 5000)
+
+    uploads.add(replace(make_artifact(2, size=1), body=trace))
+
+    assert (uploads.waiting, uploads.counts.dropped) == ((2, 6000), 0)
 
 
 def test_exactly_the_bound_may_wait(

@@ -68,7 +68,6 @@ class Parts:
             requests=self.requests,
             sources=[self.source],
             new_file=lambda: TraceFile(folder, 1 << 30, logger),
-            logger=logger,
         )
 
     def begin(self, sink: Any, *, full: bool = False) -> None:
