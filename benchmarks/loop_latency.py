@@ -21,6 +21,8 @@ from profiling_middleware.model import CaptureInfo, Frame, Label, Profile, Profi
 from profiling_middleware.pipeline import Pipeline, Request, Result
 from profiling_middleware.stores.s3 import S3Store
 from profiling_middleware.uploads import Uploads
+from profiling_middleware.waiting.backlog import Backlog
+from profiling_middleware.waiting.memory import Memory
 from sample_app.s3_server import S3Server
 
 BUCKET = "benchmark"
@@ -91,7 +93,7 @@ def main() -> None:
     with S3Server(buckets=[BUCKET]) as server:
         os.environ.update(server.environ())
         logger = logging.getLogger("benchmark")
-        uploads = Uploads(S3Store(BUCKET, None), logger, lambda seconds, action: None)
+        uploads = Uploads(S3Store(BUCKET, None), Backlog(None, Memory(), logger), logger, lambda seconds, action: None)
         pipeline = Pipeline(uploads, logger)
         pipeline.keep_thread()
         uploads.keep_thread()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -190,3 +190,7 @@ class Artifact:
     def read(self) -> bytes:
         """All of its bytes."""
         return self.body if isinstance(self.body, bytes) else self.body.read()
+
+    def chunks(self) -> Iterable[bytes]:
+        """Likewise, little by little."""
+        return (self.body,) if isinstance(self.body, bytes) else self.body.chunks()

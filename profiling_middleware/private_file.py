@@ -1,4 +1,4 @@
-"""A file without a name, for what is too big for memory: when the process ends, however it ends, it is gone."""
+"""A file that nobody else knows, for what is too big for memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, Self, cast
 
 from profiling_middleware.descriptors import above_standard_streams
 
@@ -15,7 +15,10 @@ _CHUNK = 256 * 1024
 
 
 class PrivateFile:
-    """Written at its end by one thread, read from its beginning by any number of others. Its length is `len()`."""
+    """Written at its end by one thread, read from its beginning by any number of others. Its length is `len()`.
+
+    It has no name: when the process ends, however it ends, it is gone.
+    """
 
     def __init__(self, directory: Path | None = None) -> None:
         """In `directory`, or where temporary files go. Raises OSError when none can be made there."""
@@ -23,6 +26,13 @@ class PrivateFile:
             descriptor = above_standard_streams(os.dup(file.fileno()))
         self._file = os.fdopen(descriptor, "r+b", buffering=0)
         self._size = 0
+
+    @classmethod
+    def of(cls, descriptor: int, size: int) -> Self:
+        """The first `size` bytes of an open file, which is closed with this one."""
+        file = cls.__new__(cls)
+        file._file, file._size = os.fdopen(descriptor, "r+b", buffering=0), size
+        return file
 
     def __len__(self) -> int:
         return self._size

@@ -24,7 +24,7 @@ from profiling_middleware.process import THIS_PROCESS
 from profiling_middleware.recording import Recorder, Recording
 from profiling_middleware.sampling import check_engine, make_engine, make_label_maker, make_step_hooks, why_not_native
 from profiling_middleware.schedule import Schedule
-from profiling_middleware.stores import make_store
+from profiling_middleware.stores import Store, make_store
 from profiling_middleware.timer import TimerThread
 from profiling_middleware.tracing.flight import FLIGHT_SECONDS
 from profiling_middleware.tracing.make import make_tracer
@@ -32,6 +32,7 @@ from profiling_middleware.tracing.requests import RequestSpans
 from profiling_middleware.tracing.tracer import QUEUED, Tracer
 from profiling_middleware.units import format_duration
 from profiling_middleware.uploads import UploadCounts, Uploads
+from profiling_middleware.waiting.make import make_backlog
 
 # Within the 5 seconds in which a service should be gone, with a second for the server's own shutdown.
 STOP_SECONDS = 3.0
@@ -287,6 +288,8 @@ class Profiler:
         # The parent's locks may have been held, its threads are gone: nothing of them is used again.
         self._lock = threading.RLock()
         self._recorder.close()
+        if self._uploads is not None:
+            self._uploads.abandon()
         self._started = False
         self._build()
         if started:
@@ -305,7 +308,7 @@ class Profiler:
         self._kinds = tuple(kind for kind in settings.types if kind in CAPTURES)
         self._timer = TimerThread(logger)
         store = make_store(settings) if settings.uploads else None
-        self._uploads = Uploads(store, logger, self._call_later) if store is not None else None
+        self._uploads = self._make_uploads(store) if store is not None else None
         self._pipeline = Pipeline(self._uploads, logger)
         self._trace_lane = Lane("profiling-trace", QUEUED, logger)
         self._tracer = self._make_tracer()
@@ -320,6 +323,10 @@ class Profiler:
             logger=logger,
         )
         self._schedule: Schedule | None = None
+
+    def _make_uploads(self, store: Store) -> Uploads:
+        backlog = make_backlog(self.settings, store.place, self._instance)
+        return Uploads(store, backlog, self._logger, self._call_later)
 
     def _make_tracer(self) -> Tracer:
         settings = self.settings

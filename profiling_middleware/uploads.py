@@ -1,29 +1,23 @@
-"""Puts artifacts into the store, one after the other; what cannot be put now waits in bounded memory.
-
-A spool on disk takes the place of that memory when it exists: `add`, `_next` and `_return` are its seams.
-"""
+"""Puts captures into the store, one after the other; what cannot be put now waits, on disk before it is first tried."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import random
-import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from profiling_middleware.lane import Lane
 from profiling_middleware.model import Artifact
 from profiling_middleware.stores import KeyTaken, Store, StoreError
 from profiling_middleware.units import format_size
+from profiling_middleware.waiting.backlog import Backlog, Lost
 
-MAX_WAITING_BYTES = 16 * 1024 * 1024
-"""In memory."""
-MAX_WAITING_FILE_BYTES = 64 * 1024 * 1024
-"""In files: of traces that are too big for memory."""
 _FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS = 5.0, 300.0
+# Workers that end leave captures to the others: so often it is looked for them, whenever a capture comes.
+_ADOPT_SECONDS = 60.0
 
 CallLater = Callable[[float, Callable[[], object]], object]
 """Runs an action after some seconds; from any thread."""
@@ -31,8 +25,11 @@ CallLater = Callable[[float, Callable[[], object]], object]
 
 @dataclass(slots=True)
 class UploadCounts:
-    """What became of the artifacts since the process started."""
+    """What became of the captures since the process started: taken + adopted = stored + dropped + those that wait."""
 
+    taken: int = 0
+    adopted: int = 0
+    """Left by processes that are no more."""
     stored: int = 0
     stored_bytes: int = 0
     failures: int = 0
@@ -42,60 +39,60 @@ class UploadCounts:
 
 
 class Uploads:
-    """The way to one store, with its memory of what still has to go there."""
+    """The way to one store."""
 
-    def __init__(
-        self,
-        store: Store,
-        logger: logging.Logger,
-        call_later: CallLater,
-        max_waiting_bytes: int = MAX_WAITING_BYTES,
-    ) -> None:
+    def __init__(self, store: Store, backlog: Backlog, logger: logging.Logger, call_later: CallLater) -> None:
         self.store = store
         self.counts = UploadCounts()
+        self._backlog = backlog
         self._logger = logger
         self._call_later = call_later
-        self._max_waiting_bytes = max_waiting_bytes
         self._lane = Lane("profiling-upload", 4, logger)
-        self._lock = threading.Lock()
-        self._waiting: deque[Artifact] = deque()
         self._failed_rounds = 0
         self._backing_off = False
         self._closing = False
         self._given_up: set[str] = set()
+        self._in_vain = False
+        self._adopted_at: float | None = None
 
     @property
     def waiting(self) -> tuple[int, int]:
         """How many captures wait for the store, and their bytes."""
-        with self._lock:
-            return len(self._waiting), sum(len(artifact.body) for artifact in self._waiting)
+        return self._backlog.waiting
+
+    @property
+    def waiting_place(self) -> str:
+        """Where they wait."""
+        return self._backlog.place
 
     def warm_up(self) -> None:
-        """Makes the store's client now, so that the first put need not."""
+        """Makes the store's client now, so that the first put need not, and sees to what others have left."""
         self._lane.submit(self._warm_up)
 
     def add(self, artifact: Artifact) -> None:
-        """Queues an artifact. The oldest ones are dropped, logged and counted when memory would exceed its bound."""
-        with self._lock:
-            self._waiting.append(artifact)
-            dropped = self._trim()
-        for lost in dropped:
-            self._report_drop(lost, "memory for waiting captures is full")
+        """Keeps a capture until it is in the store. For want of room the oldest ones are dropped and counted."""
+        self.counts.taken += 1
+        self._report_lost(self._backlog.add(artifact))
         if not self._backing_off:
             self._lane.submit(self._round)
 
     def finish(self, timeout: float) -> None:
-        """Tries everything once more and gives up what is left after `timeout` seconds."""
+        """Tries once more, for `timeout` seconds: what is not in the spool is given up then."""
         self._closing = True
         self._lane.release()
         self._lane.submit(self._last_round)
         finished = self._lane.drain(timeout)
-        with self._lock:
-            lost = list(self._waiting)
-            self._waiting.clear()
+        count, _size = self.waiting
+        lost = self._backlog.close()
         reason = "the store refused it" if finished else "the store did not answer in time"
-        for artifact in lost:
-            self._report_drop(artifact, f"the service stops and {reason}")
+        self._report_lost(one._replace(reason=f"{one.reason} and {reason}") for one in lost)
+        if count > len(lost):
+            self._logger.warning(
+                "profiling: %d captures wait in %s for the next start: %s",
+                count - len(lost),
+                self._backlog.place,
+                reason.replace("it", "them"),
+            )
 
     def keep_thread(self) -> None:
         """See `Lane.keep`."""
@@ -109,36 +106,64 @@ class Uploads:
         """After a fork, in the parent."""
         self._lane.resume()
 
+    def abandon(self) -> None:
+        """In a forked child: what waits is the parent's."""
+        self._backlog.abandon()
+
     def _warm_up(self) -> None:
         try:
             self.store.warm_up()
         except StoreError as error:
             self._logger.error("profiling: %s is not ready: %s", self.store.place, error)
+        self._round()
+
+    def _adopt(self) -> None:
+        now = time.monotonic()
+        if self._adopted_at is not None and now - self._adopted_at < _ADOPT_SECONDS:
+            return
+        self._adopted_at = now
+        adopted, lost = self._backlog.adopt()
+        self.counts.adopted += adopted
+        self._report_lost(lost)
+        if adopted:
+            self._logger.info("profiling: %d captures were left in %s", adopted, self._backlog.place)
 
     def _retry(self) -> None:
         self._backing_off = False
         self._lane.submit(self._round)
 
     def _round(self) -> None:
-        """Puts what waits until one fails: the others would only meet the same fault. At the end, all get a try."""
+        """Puts what waits until one fails: the others would only meet the same fault."""
         if self._backing_off and not self._closing:
             return
-        while (artifact := self._next()) is not None and artifact.info.capture_id not in self._given_up:
+        self._adopt()
+        while (artifact := self._next()) is not None:
             started = time.monotonic()
             try:
                 key = self._put(artifact)
             except Exception as error:
+                safe = self._backlog.is_safe(artifact)
                 self._failed(artifact, error, time.monotonic() - started)
                 if not self._closing:
                     return
+                # What is in the spool need not try again; the others have no other chance.
+                self._in_vain = self._in_vain or safe
                 self._given_up.add(artifact.info.capture_id)
-                continue
-            self._stored(artifact, key, time.monotonic() - started)
+            else:
+                self._stored(artifact, key, time.monotonic() - started)
 
     def _last_round(self) -> None:
-        # Whatever a round before this one has met: everything gets its last try.
+        # Whatever a round before this one has met: everything that would be lost gets its last try.
         self._given_up.clear()
         self._round()
+
+    def _next(self) -> Artifact | None:
+        artifact, lost = self._backlog.take(safe=not self._in_vain)
+        self._report_lost(lost)
+        if artifact is not None and artifact.info.capture_id in self._given_up:
+            self._backlog.put_back(artifact)
+            return None
+        return artifact
 
     def _put(self, artifact: Artifact) -> str:
         try:
@@ -152,25 +177,8 @@ class Uploads:
             self.store.put(artifact.own_key, artifact.body, artifact.info)
         return artifact.own_key
 
-    def _next(self) -> Artifact | None:
-        with self._lock:
-            return self._waiting[0] if self._waiting else None
-
-    def _remove(self, artifact: Artifact) -> None:
-        # It may have been dropped meanwhile to make room, or given up by finish().
-        with self._lock:
-            if artifact in self._waiting:
-                self._waiting.remove(artifact)
-
-    def _return(self, artifact: Artifact) -> None:
-        # To the end: if the fault is this capture's own, it must not stop the others.
-        with self._lock:
-            if artifact in self._waiting:
-                self._waiting.remove(artifact)
-                self._waiting.append(artifact)
-
     def _stored(self, artifact: Artifact, key: str, seconds: float) -> None:
-        self._remove(artifact)
+        self._backlog.done(artifact)
         self._failed_rounds = 0
         self.counts.stored += 1
         self.counts.stored_bytes += len(artifact.body)
@@ -185,16 +193,15 @@ class Uploads:
         )
 
     def _failed(self, artifact: Artifact, error: Exception, seconds: float) -> None:
-        self._return(artifact)
-        reason = str(error) if isinstance(error, StoreError) else f"{type(error).__name__}: {error}"
+        self._backlog.put_back(artifact)
+        reason = self._reason(error)
         self.counts.failures += 1
-        self.counts.last_failure = reason
         count, size = self.waiting
         retry = min(_LAST_RETRY_SECONDS, _FIRST_RETRY_SECONDS * 2**self._failed_rounds) * random.uniform(0.5, 1)
         self._failed_rounds = min(self._failed_rounds + 1, 10)
         outlook = "the service stops" if self._closing else f"next try in {retry:.0f} s"
         self._logger.error(
-            "profiling: NOT stored kind=%s key=%s bytes=%d seconds=%.3f in %s: %s; %d captures (%s) wait in memory, %s",
+            "profiling: NOT stored kind=%s key=%s bytes=%d seconds=%.3f in %s: %s; %d captures (%s) wait in %s, %s",
             artifact.info.kind,
             artifact.key,
             len(artifact.body),
@@ -203,36 +210,22 @@ class Uploads:
             reason,
             count,
             format_size(size),
+            self._backlog.place,
             outlook,
         )
         if not self._closing:
             self._backing_off = True
             self._call_later(retry, self._retry)
 
-    def _trim(self) -> list[Artifact]:
-        newest = self._waiting[-1]
-        in_memory = isinstance(newest.body, bytes)
-        most = self._max_waiting_bytes if in_memory else MAX_WAITING_FILE_BYTES
-        if len(newest.body) > most:
-            self._waiting.pop()
-            return [newest]
-        alike = [artifact for artifact in self._waiting if isinstance(artifact.body, bytes) is in_memory]
-        size = sum(len(artifact.body) for artifact in alike)
-        dropped = []
-        while size > most:
-            oldest = min(alike, key=lambda artifact: artifact.info.started_ns)
-            alike.remove(oldest)
-            self._waiting.remove(oldest)
-            size -= len(oldest.body)
-            dropped.append(oldest)
-        return dropped
+    def _reason(self, error: Exception) -> str:
+        """What the log says; what only the operator can mend is explained once."""
+        reason = str(error) if isinstance(error, StoreError) else f"{type(error).__name__}: {error}"
+        known, self.counts.last_failure = reason == self.counts.last_failure, reason
+        if known and self._failed_rounds and isinstance(error, StoreError) and error.brief is not None:
+            return f"{error.brief}, as before"
+        return reason
 
-    def _report_drop(self, artifact: Artifact, reason: str) -> None:
-        self.counts.dropped += 1
-        self._logger.error(
-            "profiling: LOST kind=%s key=%s bytes=%d: %s",
-            artifact.info.kind,
-            artifact.key,
-            len(artifact.body),
-            reason,
-        )
+    def _report_lost(self, lost: Iterable[Lost]) -> None:
+        for name, reason in lost:
+            self.counts.dropped += 1
+            self._logger.error("profiling: LOST %s: %s", name, reason)

@@ -1,4 +1,4 @@
-"""Where captures go. A spool for the time when S3 is away belongs beside these, in front of `pipeline.Uploads`."""
+"""Where captures go."""
 
 from __future__ import annotations
 

@@ -10,6 +10,11 @@ from profiling_middleware.model import Body, CaptureInfo
 class StoreError(Exception):
     """A capture could not be stored. The message is for the operator: what failed, and what would mend it."""
 
+    def __init__(self, message: str, *, brief: str | None = None) -> None:
+        """`brief` is what the log says from the second time on, of what goes on until an operator mends it."""
+        super().__init__(message)
+        self.brief = brief
+
 
 class KeyTaken(Exception):  # noqa: N818 - not an error: another process was first, or an answer was lost
     """Something lies under this key already; nothing was replaced."""

@@ -79,7 +79,8 @@ class S3Store:
             code, status = self._code(error.response)
             if code == _TAKEN or status == 412:
                 raise KeyTaken(key) from None
-            raise StoreError(self._explain(code, status, str(error), info)) from error
+            brief = f"S3 answered {status} {code}" if status in (403, 404) else None
+            raise StoreError(self._explain(code, status, str(error), info), brief=brief) from error
         except BotoCoreError as error:
             raise StoreError(self._explain_unreached(error)) from error
 

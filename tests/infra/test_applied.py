@@ -15,6 +15,8 @@ from integration_kit.moto import Moto
 
 from profiling_middleware.stores.s3 import S3Store
 from profiling_middleware.uploads import Uploads
+from profiling_middleware.waiting.backlog import Backlog
+from profiling_middleware.waiting.memory import Memory
 
 pytestmark = [pytest.mark.server, pytest.mark.s3]
 
@@ -110,7 +112,8 @@ def test_the_task_runs_the_uploader(
     caplog.set_level(logging.INFO, "profiling_middleware")
     for name, value in {**task, "AWS_ENDPOINT_URL_S3": applied.moto.endpoint, "AWS_REGION": "us-east-1"}.items():
         monkeypatch.setenv(name, value)
-    uploads = Uploads(S3Store(BUCKET, ACCOUNT), logging.getLogger("profiling_middleware"), lambda *_: None)
+    logger = logging.getLogger("profiling_middleware")
+    uploads = Uploads(S3Store(BUCKET, ACCOUNT), Backlog(None, Memory(), logger), logger, lambda *_: None)
     first, second = make_artifact("0" * 16, b"of one"), make_artifact("1" * 16, b"of the other")
     assert first.key == second.key, "of two processes, in the same second"
 

@@ -21,6 +21,8 @@ from profiling_middleware import uploads
 from profiling_middleware.model import CaptureInfo
 from profiling_middleware.stores import StoreError
 from profiling_middleware.uploads import Uploads
+from profiling_middleware.waiting.backlog import Backlog
+from profiling_middleware.waiting.memory import Memory
 
 ALARMS = INFRA / "modules" / "profiled_service" / "alarms.tf"
 COVERED_BY_OTHERS = {"profiling: %s is not ready: %s"}
@@ -60,7 +62,7 @@ def log() -> Iterator[tuple[logging.Logger, io.StringIO]]:
 
 def test_failures_and_losses_are_counted_and_nothing_else(log: tuple[logging.Logger, io.StringIO], moto: Moto) -> None:
     logger, stream = log
-    way = Uploads(UnsteadyStore(), logger, lambda *_: None, max_waiting_bytes=100)
+    way = Uploads(UnsteadyStore(), Backlog(None, Memory(100), logger), logger, lambda *_: None)
     way.warm_up()
     way.add(make_artifact("0" * 16, b"x" * 10))  # stored
     way.add(make_artifact("1" * 16, b"x" * 10))  # not stored, and lost at the end

@@ -34,7 +34,9 @@ from profiling_middleware.config import Settings
 from profiling_middleware.model import Artifact, CaptureInfo
 from profiling_middleware.profiler import Profiler
 from profiling_middleware.stores.s3 import S3Store
-from profiling_middleware.uploads import MAX_WAITING_BYTES, Uploads
+from profiling_middleware.uploads import Uploads
+from profiling_middleware.waiting.backlog import Backlog
+from profiling_middleware.waiting.memory import MAX_BYTES, Memory
 
 pytestmark = pytest.mark.server
 
@@ -261,14 +263,19 @@ def test_memory_is_bounded_the_newest_stay_and_arrive(caplog: pytest.LogCaptureF
     with FakeS3(fault=SLOW_DOWN) as store, pytest.MonkeyPatch.context() as environ:
         for name, value in store.settings().items():
             environ.setenv(name, value)
-        uploads = Uploads(S3Store("profiles-of-tests", None), logger, lambda _, action: retries.append(action))
+        uploads = Uploads(
+            S3Store("profiles-of-tests", None),
+            Backlog(None, Memory(), logger),
+            logger,
+            lambda _, action: retries.append(action),
+        )
         artifacts = [_artifact(number, size=1_000_000) for number in range(40)]
         with caplog.at_level(logging.INFO, logger.name):
             for artifact in artifacts:
                 uploads.add(artifact)
-                assert uploads.waiting[1] <= MAX_WAITING_BYTES
+                assert uploads.waiting[1] <= MAX_BYTES
             eventually(lambda: retries, "a round has failed")
-            kept = MAX_WAITING_BYTES // 1_000_000
+            kept = MAX_BYTES // 1_000_000
             assert uploads.waiting == (kept, kept * 1_000_000)
             assert uploads.counts.dropped == 40 - kept
             store.fault = None

@@ -17,6 +17,8 @@ from profiling_middleware.encoders.pprof import encode_pprof
 from profiling_middleware.model import CaptureInfo, Frame, Profile, ProfileSample, Stack
 from profiling_middleware.pipeline import Pipeline, QueueFull, Request, Result
 from profiling_middleware.uploads import Uploads
+from profiling_middleware.waiting.backlog import Backlog
+from profiling_middleware.waiting.memory import Memory
 
 MakeProfile = Callable[..., Profile]
 MakeInfo = Callable[..., CaptureInfo]
@@ -28,7 +30,7 @@ KEPT_OUT = Request(upload=False, own_key_only=True)
 
 @pytest.fixture
 def uploads(store: Any, logger: logging.Logger) -> Uploads:
-    return Uploads(store, logger, lambda seconds, action: None)
+    return Uploads(store, Backlog(None, Memory(), logger), logger, lambda seconds, action: None)
 
 
 @pytest.fixture

@@ -14,7 +14,9 @@ import pytest
 from profiling_middleware.model import Artifact
 from profiling_middleware.private_file import PrivateFile
 from profiling_middleware.stores import StoreError
-from profiling_middleware.uploads import MAX_WAITING_BYTES, Uploads
+from profiling_middleware.uploads import Uploads
+from profiling_middleware.waiting.backlog import Backlog
+from profiling_middleware.waiting.memory import MAX_BYTES, Memory
 
 MakeArtifact = Callable[..., Artifact]
 AWAY = StoreError("S3 was not reached: check the network")
@@ -53,7 +55,7 @@ def retries(deadline: float) -> Retries:
 
 @pytest.fixture
 def uploads(store: Any, logger: logging.Logger, retries: Retries) -> Uploads:
-    return Uploads(store, logger, retries, max_waiting_bytes=1000)
+    return Uploads(store, Backlog(None, Memory(1000), logger), logger, retries)
 
 
 @pytest.fixture
@@ -369,7 +371,7 @@ def test_a_fleet_does_not_retry_in_step(
     pauses = set()
     for number in range(20):
         retries = Retries(deadline)
-        Uploads(store, logger, retries).add(make_artifact(number))
+        Uploads(store, Backlog(None, Memory(), logger), logger, retries).add(make_artifact(number))
         pauses.add(retries.wait())
 
     assert len(pauses) > 10
@@ -379,14 +381,14 @@ def test_a_fleet_does_not_retry_in_step(
 
 
 def test_sixteen_mebibytes_may_wait() -> None:
-    assert MAX_WAITING_BYTES == 16 * 1024 * 1024
+    assert MAX_BYTES == 16 * 1024 * 1024
 
 
 def test_the_newest_16_mib_stay_and_each_drop_is_logged_and_counted(
     store: Any, logger: logging.Logger, retries: Retries, make_artifact: MakeArtifact, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.refusals = [AWAY] * 2
-    uploads = Uploads(store, logger, retries)
+    uploads = Uploads(store, Backlog(None, Memory(), logger), logger, retries)
     mebibyte = 1024 * 1024
     uploads.add(make_artifact(0, size=mebibyte))
     retries.wait()
@@ -464,7 +466,7 @@ def test_exactly_the_bound_may_wait(
 def test_captures_of_many_threads_are_all_stored(
     store: Any, logger: logging.Logger, retries: Retries, make_artifact: MakeArtifact, deadline: float
 ) -> None:
-    uploads = Uploads(store, logger, retries)
+    uploads = Uploads(store, Backlog(None, Memory(), logger), logger, retries)
     callers = [
         threading.Thread(target=lambda first=first: [uploads.add(make_artifact(first + n)) for n in range(50)] and None)
         for first in range(0, 400, 50)

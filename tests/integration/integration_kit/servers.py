@@ -40,6 +40,7 @@ def clean_environ(home: Path, settings: Mapping[str, str] | None = None) -> dict
     return {
         **kept,
         "HOME": str(home),
+        "PROFILE_SPOOL_DIR": str(home / "spool"),
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONUNBUFFERED": "1",
         "AWS_EC2_METADATA_DISABLED": "true",

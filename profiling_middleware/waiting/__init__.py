@@ -1,0 +1,1 @@
+"""Where captures wait for the store: on disk, and in memory where that fails."""

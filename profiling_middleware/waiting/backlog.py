@@ -1,0 +1,269 @@
+"""All captures of this process that wait for the store, oldest first."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+from profiling_middleware.model import Artifact
+from profiling_middleware.waiting.capture_file import Damaged
+from profiling_middleware.waiting.memory import Memory
+from profiling_middleware.waiting.spool import Dropped, Gone, Spool, Spooled, TooBig
+
+_FULL_MEMORY = "memory for waiting captures is full"
+
+
+class Lost(NamedTuple):
+    """A capture that will never be in the store."""
+
+    name: str
+    """`kind=… key=… bytes=…`, or of a file that tells nothing its name."""
+    reason: str
+
+
+class Backlog:
+    """On disk, and in memory what the spool does not take. From any thread; one of them takes captures out."""
+
+    def __init__(self, open_spool: Callable[[], Spool] | None, memory: Memory, logger: logging.Logger) -> None:
+        """`open_spool` is called when it is first needed, and again after the directory has gone. None: no spool."""
+        self._open_spool = open_spool
+        self._memory = memory
+        self._logger = logger
+        self._spool: Spool | None = None
+        self._trouble: str | None = None
+        self._order: dict[str, Spooled | Artifact] = {}
+        self._going: str | None = None
+        self._opening = threading.Lock()
+        self._lock = threading.Lock()
+        """Never held while the disk works: a page that shows what waits must not wait for it."""
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """How many captures wait for the store, and their bytes."""
+        with self._lock:
+            return len(self._order), sum(_size(entry) for entry in self._order.values())
+
+    @property
+    def place(self) -> str:
+        """Where they wait, for log lines and people."""
+        spool = self._spool
+        return spool.place if spool is not None and self._trouble is None else "memory"
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the spool cannot be used; None when it can, or has not been tried yet."""
+        return self._trouble
+
+    def add(self, artifact: Artifact) -> list[Lost]:
+        """Keeps it, and returns what has been dropped to make room."""
+        lost: list[Lost] = []
+        entry = self._spooled(artifact, lost)
+        if entry is None:
+            return lost + self._remember(artifact)
+        self._enter(artifact.info.capture_id, entry)
+        self._spool_memory(lost)
+        return lost
+
+    def adopt(self) -> tuple[int, list[Lost]]:
+        """Takes over what processes that are no more have left; returns how much that is, and what was dropped."""
+        try:
+            spool = self._opened()
+            if spool is None:
+                return 0, []
+            adopted, dropped = spool.adopt()
+        except OSError as error:
+            self._failed(error)
+            return 0, []
+        self._worked()
+        with self._lock:
+            self._order |= {entry.capture_id: entry for entry in adopted}
+            self._order = dict(sorted(self._order.items(), key=lambda item: _started_ns(item[1])))
+        return len(adopted), self._forget(dropped)
+
+    def take(self, *, safe: bool = True) -> tuple[Artifact | None, list[Lost]]:
+        """The first one that can be read, until `done` or `put_back` says what became of it; None when there is none.
+
+        Without `safe`, of those that this process must put, or they are lost.
+        """
+        lost: list[Lost] = []
+        for capture_id in list(self._order):
+            with self._lock:
+                entry = self._order.get(capture_id)
+                self._going = capture_id if entry is not None else None
+            if entry is None or (isinstance(entry, Spooled) and not safe):
+                continue
+            try:
+                return self._check_out(entry), lost
+            except Gone:
+                self._leave(capture_id)
+            except Damaged:
+                self._leave(capture_id)
+                lost.append(Lost(f"file={_name(entry)}", "it is damaged"))
+            except OSError as error:
+                self._failed(error)
+        self._going = None
+        return None, lost
+
+    def done(self, artifact: Artifact) -> None:
+        """It is in the store."""
+        self._going = None
+        entry = self._leave(artifact.info.capture_id)
+        if isinstance(entry, Spooled):
+            self._try(lambda spool: spool.remove(entry))
+        else:
+            self._memory.remove(artifact.info.capture_id)
+
+    def put_back(self, artifact: Artifact) -> None:
+        """To the end: if the fault is this capture's own, it must not stop the others."""
+        self._going = None
+        entry = self._leave(artifact.info.capture_id)
+        if isinstance(entry, Spooled):
+            self._try(lambda spool: spool.put_back(entry))
+        if entry is not None:
+            self._enter(artifact.info.capture_id, entry)
+
+    def is_safe(self, artifact: Artifact) -> bool:
+        """Whether it waits for the next process if this one ends."""
+        return isinstance(self._order.get(artifact.info.capture_id), Spooled)
+
+    def close(self) -> list[Lost]:
+        """What is in the spool stays there for the next process; returns what is not."""
+        with self._lock:
+            entries = list(self._order.values())
+            self._order.clear()
+        if self._spool is not None:
+            self._spool.close()
+        return [_lost(entry, "the service stops") for entry in entries if isinstance(entry, Artifact)]
+
+    def abandon(self) -> None:
+        """In a forked child: all of it is the parent's. Takes no lock: who held it is not in the child."""
+        if self._spool is not None:
+            self._spool.abandon()
+
+    # -- the spool -----------------------------------------------------------------------------------------------
+
+    def _opened(self) -> Spool | None:
+        with self._opening:
+            if self._spool is None and self._open_spool is not None:
+                self._spool = self._open_spool()
+            return self._spool
+
+    def _spooled(self, artifact: Artifact, lost: list[Lost]) -> Spooled | None:
+        for again in (False, True):
+            try:
+                spool = self._opened()
+                if spool is None:
+                    return None
+                entry, dropped = spool.add(artifact)
+            except TooBig:
+                return None
+            except FileNotFoundError as error:
+                # Somebody tidied up: the directory is made anew.
+                if self._spool is not None:
+                    self._spool.close()
+                    self._spool = None
+                if again:
+                    self._failed(error)
+            except OSError as error:
+                self._failed(error)
+                return None
+            else:
+                self._worked()
+                lost += self._forget(dropped)
+                return entry
+        return None
+
+    def _spool_memory(self, lost: list[Lost]) -> None:
+        """What had to be kept in memory while the spool did not work."""
+        with self._lock:
+            held = [entry for entry in self._order.values() if isinstance(entry, Artifact)]
+        for artifact in held:
+            capture_id = artifact.info.capture_id
+            if capture_id == self._going:
+                continue
+            entry = self._spooled(artifact, lost)
+            if entry is None:
+                return
+            self._memory.remove(capture_id)
+            with self._lock:
+                still_waits = capture_id in self._order
+                if still_waits:
+                    self._order[capture_id] = entry
+            if not still_waits:  # it got into the store, or was dropped, meanwhile
+                self._try(lambda spool, entry=entry: spool.remove(entry))  # type: ignore[misc]
+
+    def _check_out(self, entry: Spooled | Artifact) -> Artifact:
+        if isinstance(entry, Artifact):
+            return entry
+        if self._spool is None:
+            raise Gone
+        return self._spool.check_out(entry)
+
+    def _try(self, action: Callable[[Spool], object]) -> None:
+        try:
+            if self._spool is not None:
+                action(self._spool)
+        except OSError as error:
+            self._failed(error)
+
+    def _failed(self, error: OSError) -> None:
+        reason = error.strerror or str(error)
+        if reason != self._trouble:
+            self._trouble = reason
+            self._logger.error(
+                "profiling: the spool cannot be used (%s%s), captures wait in memory: make room there, or name "
+                "another directory in PROFILE_SPOOL_DIR",
+                f"{self._spool.place}: " if self._spool is not None else "",
+                reason,
+            )
+
+    def _worked(self) -> None:
+        if self._trouble is not None:
+            self._trouble = None
+            self._logger.warning("profiling: the spool can be used again")
+
+    # -- the order -----------------------------------------------------------------------------------------------
+
+    def _remember(self, artifact: Artifact) -> list[Lost]:
+        dropped = self._memory.add(artifact, self._going)
+        if artifact not in dropped:
+            self._enter(artifact.info.capture_id, artifact)
+        for one in dropped:
+            self._leave(one.info.capture_id)
+        return [_lost(one, _FULL_MEMORY) for one in dropped]
+
+    def _forget(self, dropped: list[Dropped]) -> list[Lost]:
+        lost = []
+        for artifact, name, reason in dropped:
+            if artifact is None:
+                lost.append(Lost(f"file={name}", reason))
+                continue
+            self._leave(artifact.info.capture_id)
+            lost.append(_lost(artifact, reason))
+        return lost
+
+    def _enter(self, capture_id: str, entry: Spooled | Artifact) -> None:
+        with self._lock:
+            self._order[capture_id] = entry
+
+    def _leave(self, capture_id: str) -> Spooled | Artifact | None:
+        with self._lock:
+            return self._order.pop(capture_id, None)
+
+
+def _name(entry: Spooled | Artifact) -> str:
+    return entry.name if isinstance(entry, Spooled) else entry.key
+
+
+def _size(entry: Spooled | Artifact) -> int:
+    return entry.size if isinstance(entry, Spooled) else len(entry.body)
+
+
+def _started_ns(entry: Spooled | Artifact) -> int:
+    return entry.started_ns if isinstance(entry, Spooled) else entry.info.started_ns
+
+
+def _lost(artifact: Artifact, reason: str) -> Lost:
+    return Lost(f"kind={artifact.info.kind} key={artifact.key} bytes={len(artifact.body)}", reason)

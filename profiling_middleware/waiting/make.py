@@ -1,0 +1,33 @@
+"""Puts the parts of a backlog together."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+
+from profiling_middleware.config import Settings
+from profiling_middleware.waiting.backlog import Backlog
+from profiling_middleware.waiting.memory import Memory
+from profiling_middleware.waiting.private_directory import PrivateDirectory, directory_of_this_user
+from profiling_middleware.waiting.spool import Spool
+
+
+def make_backlog(settings: Settings, place: str, instance: str) -> Backlog:
+    """Of what waits for the store at `place`; nothing is opened yet."""
+
+    def open_spool() -> Spool:
+        base = settings.spool_dir
+        if base is None:
+            base = directory_of_this_user()
+            PrivateDirectory(base).close()
+        directory = PrivateDirectory(base / spool_name(settings.service_name, place))
+        return Spool(directory, instance, settings.spool_max_bytes, time.time_ns)
+
+    return Backlog(open_spool, Memory(), settings.logger)
+
+
+def spool_name(service: str, place: str) -> str:
+    """The directory of one service and one store: their captures are put by whoever has both, and nobody else."""
+    readable = re.sub(r"[^A-Za-z0-9.]+", "-", place.rpartition("//")[2]).strip("-.")[-60:]
+    return f"{service}-{readable}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
