@@ -111,14 +111,14 @@ def test_what_somebody_removed_is_gone(open_spool: OpenSpool, place: Path, make_
 
 
 def test_closing_it_leaves_no_descriptor_and_no_lock(open_spool: OpenSpool, place: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/dev/fd").iterdir()))
     spool = open_spool(FIRST)
     assert [path.name for path in place.iterdir()] == [f"{FIRST}.lock"]
 
     spool.close()
 
     assert list(place.iterdir()) == []
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/dev/fd").iterdir())) == before
 
 
 # -- bounds -----------------------------------------------------------------------------------------------------------
@@ -254,7 +254,9 @@ from profiling_middleware.model import Artifact, CaptureInfo
 from profiling_middleware.waiting.private_directory import PrivateDirectory
 from profiling_middleware.waiting.spool import Spool
 spool = Spool(PrivateDirectory(Path(sys.argv[1])), "{FIRST}", 10_000, lambda: {STARTED_NS})
-info = CaptureInfo(kind="cpu", service="watcher", instance="x", capture_id="1", started_ns={STARTED_NS}, trigger="periodic")
+info = CaptureInfo(
+    kind="cpu", service="watcher", instance="x", capture_id="1", started_ns={STARTED_NS}, trigger="periodic"
+)
 entry, _ = spool.add(Artifact(info=info, key="k", own_key="o", body=b"body"))
 if "{state}" == "going":
     spool.check_out(entry)
