@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 
 REGION = "us-east-1"
+_LONGEST_HANG_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,9 @@ class Fault:
 ACCESS_DENIED = Fault(403, "AccessDenied")
 NO_SUCH_BUCKET = Fault(404, "NoSuchBucket")
 SLOW_DOWN = Fault(503, "SlowDown")
+INTERNAL_ERROR = Fault(500, "InternalError")
+CLOCK_SKEW = Fault(403, "RequestTimeTooSkewed")
+EXPIRED = Fault(400, "ExpiredToken")
 BAD_DIGEST = Fault(400, "BadDigest")
 TAKEN = Fault(412, "PreconditionFailed")
 
@@ -48,27 +53,53 @@ class FakeS3:
         self.fault = fault
         self.lose_answers = 0
         """So many puts are stored and then cut off instead of answered."""
+        self.loses_answers = False
+        """All of them."""
+        self.resets = False
+        """Connections are reset in the middle of a body."""
+        self.answers = threading.Event()
+        """Cleared, nothing is answered and nothing stored until it is set."""
+        self.answers.set()
+        self.takes_seconds: Callable[[], float] = lambda: 0.0
+        """How long a put takes."""
         self.requests: list[Put] = []
         self.objects: dict[str, bytes] = {}
         self._lock = threading.Lock()
+        self.is_away = False
+        self._server, self.port = self._listening(port)
+
+    def __enter__(self) -> Self:
+        self.come_back()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.go_away()
+
+    def go_away(self) -> None:
+        """From now on connections are refused, and those that there are end."""
+        if not self.is_away:
+            self.is_away = True
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join()
+
+    def come_back(self) -> None:
+        """At the same port, with what there was."""
+        if self.is_away:
+            self._server, _ = self._listening(self.port)
+            self.is_away = False
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="fake-s3", daemon=True)
+        self._thread.start()
+
+    def _listening(self, port: int) -> tuple[ThreadingHTTPServer, int]:
         owner = self
 
         class Handler(_Handler):
             store = owner
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self._server.daemon_threads = True
-        self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="fake-s3", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        server.daemon_threads = True
+        return server, server.server_address[1]
 
     def settings(self) -> dict[str, str]:
         """The environment of a service that stores here."""
@@ -89,7 +120,7 @@ class FakeS3:
         """Whether the answer to a put that was stored gets lost."""
         with self._lock:
             self.lose_answers -= 1
-            return self.lose_answers >= 0
+            return self.loses_answers or self.lose_answers >= 0
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -98,7 +129,22 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
-        body = self.rfile.read(int(headers["content-length"]))
+        size = int(headers["content-length"])
+        if self.store.is_away:
+            self.close_connection = True
+            return
+        if self.store.resets:
+            self.rfile.read(size // 2)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+            self.close_connection = True
+            return
+        body = self.rfile.read(size)
+        self.store.answers.wait(_LONGEST_HANG_SECONDS)
+        time.sleep(self.store.takes_seconds())
+        if len(body) < size or not self.store.answers.is_set():
+            self.close_connection = True  # as S3, which keeps nothing of it
+            return
         bucket_and_key = self.path.partition("?")[0].lstrip("/")
         fault = self.store.take(Put(time.monotonic(), "PUT", bucket_and_key.partition("/")[2], headers), body)
         if fault is None and self.store.answer_is_lost():
