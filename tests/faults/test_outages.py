@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 import time
@@ -123,7 +124,8 @@ class Users:
 @pytest.mark.server
 @pytest.mark.timeout(900)
 def test_every_window_is_in_the_store_when_it_is_back(servers: Servers, chance: random.Random, whole: bool) -> None:
-    names = list(SHAPES) if whole else chance.sample(list(SHAPES), 3)
+    # One that hangs takes half a minute.
+    names = list(SHAPES) if whole else chance.sample([name for name in SHAPES if name != "hanging"], 3)
     windows, met = (5, {}) if whole else (2, {})
     with FakeS3() as store:
         server = servers.uvicorn({**store.settings(), **SETTINGS}, app="impatient:app")
@@ -165,7 +167,7 @@ def _check(store: FakeS3) -> None:
         started[ids[key]] = Key.parse(key).started.timestamp()
     assert all(len(same) == 1 for same in bodies.values())
     times = sorted(started.values())
-    steps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    steps = [later - earlier for earlier, later in itertools.pairwise(times)]
     # The last one may have been cut short by the end; second by second, as keys have it.
     assert all(INTERVAL_SECONDS - 1 <= step <= INTERVAL_SECONDS + 1 for step in steps), steps
     expected = (times[-1] - times[0]) / INTERVAL_SECONDS + 1
