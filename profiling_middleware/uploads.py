@@ -88,10 +88,7 @@ class Uploads:
         self._report_lost(one._replace(reason=f"{one.reason} and {reason}") for one in lost)
         if count > len(lost):
             self._logger.warning(
-                "profiling: %d captures wait in %s for the next start: %s",
-                count - len(lost),
-                self._backlog.place,
-                reason.replace("it", "them"),
+                "profiling: %d captures wait in %s for the next start", count - len(lost), self._backlog.place
             )
 
     def keep_thread(self) -> None:
@@ -161,7 +158,7 @@ class Uploads:
         artifact, lost = self._backlog.take(safe=not self._in_vain)
         self._report_lost(lost)
         if artifact is not None and artifact.info.capture_id in self._given_up:
-            self._backlog.put_back(artifact)
+            self._report_lost(self._backlog.put_back(artifact))
             return None
         return artifact
 
@@ -193,7 +190,7 @@ class Uploads:
         )
 
     def _failed(self, artifact: Artifact, error: Exception, seconds: float) -> None:
-        self._backlog.put_back(artifact)
+        self._report_lost(self._backlog.put_back(artifact))
         reason = self._reason(error)
         self.counts.failures += 1
         count, size = self.waiting

@@ -115,14 +115,16 @@ class Backlog:
         else:
             self._memory.remove(artifact.info.capture_id)
 
-    def put_back(self, artifact: Artifact) -> None:
-        """To the end: if the fault is this capture's own, it must not stop the others."""
+    def put_back(self, artifact: Artifact) -> list[Lost]:
+        """To the end: if the fault is this capture's own, it must not stop the others. Returns what was dropped."""
         self._going = None
         entry = self._leave(artifact.info.capture_id)
         if isinstance(entry, Spooled):
             self._try(lambda spool: spool.put_back(entry))
-        if entry is not None:
-            self._enter(artifact.info.capture_id, entry)
+        if entry is None:
+            return []
+        self._enter(artifact.info.capture_id, entry)
+        return self._forgotten(self._memory.trim())
 
     def is_safe(self, artifact: Artifact) -> bool:
         """Whether it waits for the next process if this one ends."""
@@ -230,6 +232,10 @@ class Backlog:
         dropped = self._memory.add(artifact, self._going)
         if artifact not in dropped:
             self._enter(artifact.info.capture_id, artifact)
+        return self._forgotten(dropped)
+
+    def _forgotten(self, dropped: list[Artifact]) -> list[Lost]:
+        """Of what had to make room in memory."""
         for one in dropped:
             self._leave(one.info.capture_id)
         return [_lost(one, _FULL_MEMORY) for one in dropped]

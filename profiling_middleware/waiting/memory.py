@@ -22,26 +22,31 @@ class Memory:
     def add(self, artifact: Artifact, going: str | None = None) -> list[Artifact]:
         """Keeps it, and returns those that had to make room: the oldest ones, or itself if it is too big.
 
-        The capture with the id `going` is being put, and stays.
+        The capture with the id `going` is being put: it stays, and does not count until it is put back.
         """
-        in_memory = isinstance(artifact.body, bytes)
-        most = self._max_bytes if in_memory else self._max_file_bytes
-        if len(artifact.body) > most:
+        if len(artifact.body) > self._most(artifact):
             return [artifact]
         with self._lock:
             self._captures[artifact.info.capture_id] = artifact
-            alike = [one for one in self._captures.values() if isinstance(one.body, bytes) is in_memory]
-            size = sum(len(one.body) for one in alike)
-            dropped: list[Artifact] = []
-            for oldest in sorted(alike, key=lambda one: one.info.started_ns):
-                if size <= most:
-                    break
-                if oldest.info.capture_id == going:
+        return self.trim(going)
+
+    def trim(self, going: str | None = None) -> list[Artifact]:
+        """Drops the oldest ones while there are too many bytes, and returns them."""
+        dropped = []
+        sizes = dict.fromkeys((True, False), 0)
+        with self._lock:
+            for one in sorted(self._captures.values(), key=lambda one: one.info.started_ns, reverse=True):
+                in_memory = isinstance(one.body, bytes)
+                if one.info.capture_id == going:
                     continue
-                del self._captures[oldest.info.capture_id]
-                size -= len(oldest.body)
-                dropped.append(oldest)
-            return dropped
+                sizes[in_memory] += len(one.body)
+                if sizes[in_memory] > self._most(one):
+                    del self._captures[one.info.capture_id]
+                    dropped.append(one)
+        return dropped[::-1]
+
+    def _most(self, artifact: Artifact) -> int:
+        return self._max_bytes if isinstance(artifact.body, bytes) else self._max_file_bytes
 
     def remove(self, capture_id: str) -> None:
         """It is in the store, or in the spool."""

@@ -51,12 +51,14 @@ def test_one_too_big_is_dropped_itself(memory: Memory, make_artifact: MakeArtifa
     assert memory.add(make_artifact(3, size=50)) == []
 
 
-def test_what_is_being_put_stays(memory: Memory, make_artifact: MakeArtifact) -> None:
+def test_what_is_being_put_stays_until_it_is_put_back(memory: Memory, make_artifact: MakeArtifact) -> None:
     going, second = make_artifact(1, size=50), make_artifact(2, size=50)
     memory.add(going)
     memory.add(second)
 
-    assert memory.add(make_artifact(3, size=50), going.info.capture_id) == [second]
+    assert memory.add(make_artifact(3, size=50), going.info.capture_id) == []
+    assert memory.add(make_artifact(4, size=50), going.info.capture_id) == [second]
+    assert memory.trim() == [going]
 
 
 def test_files_have_a_bound_of_their_own(memory: Memory, make_artifact: MakeArtifact, tmp_path: Path) -> None:
