@@ -117,12 +117,15 @@ def _service(s3: S3Server) -> Iterator[str]:
         for name, value in os.environ.items()
         if not name.startswith(("PROFILE_", "AWS_")) and name != "OTEL_SERVICE_NAME"
     }
-    service = start_child([sys.executable, "-m", "sample_app", *arguments], inherited | s3.environ() | PROFILING)
-    try:
-        _wait_until_ready(service, url)
-        yield url
-    finally:
-        stop_child(service, patience=30.0)
+    # What an earlier demo has left is not for this one's bucket.
+    with tempfile.TemporaryDirectory(prefix="sample-app-spool-") as spool:
+        environ = inherited | s3.environ() | PROFILING | {"PROFILE_SPOOL_DIR": spool}
+        service = start_child([sys.executable, "-m", "sample_app", *arguments], environ)
+        try:
+            _wait_until_ready(service, url)
+            yield url
+        finally:
+            stop_child(service, patience=30.0)
 
 
 def _wait_until_ready(service: subprocess.Popen[bytes], url: str) -> None:
