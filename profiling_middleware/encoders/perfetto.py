@@ -26,7 +26,7 @@ from profiling_middleware.encoders.interning import (
     Stacks,
     Texts,
 )
-from profiling_middleware.encoders.protobuf import integer, message, varint
+from profiling_middleware.encoders.protobuf import integer, message, tagged, varint
 from profiling_middleware.encoders.tracks import Track, Tracks
 from profiling_middleware.model import Stack
 
@@ -56,6 +56,8 @@ _SAMPLE_PID, _SAMPLE_TID, _CALLSTACK, _CPU_MODE = 2, 3, 4, 5
 _USER = 2
 
 _FIXED64 = 1
+_packet, _event, _annotation = tagged(_PACKET), tagged(_TRACK_EVENT), tagged(_ANNOTATION)
+_TIMESTAMP_TAG, _INT_TAG = varint(_TIMESTAMP << 3), varint(_INT << 3)
 _BEGIN_EVENT, _END_EVENT = integer(_TYPE, _BEGIN), integer(_TYPE, _END)
 _FLOW_TAG, _LAST_FLOW_TAG = varint(_FLOW << 3 | _FIXED64), varint(_LAST_FLOW << 3 | _FIXED64)
 _FIXED64_BYTES = struct.Struct("<Q").pack
@@ -193,7 +195,7 @@ class PerfettoEncoder:
     # -- packets -------------------------------------------------------------------------------------------------
 
     def _packet(self, content: bytes) -> bytes:
-        return message(_PACKET, content + self._sequence)
+        return _packet(content + self._sequence)
 
     def _head(self, first_us: int) -> bytes:
         """Forgets what was before on this sequence, and says what time it is on all clocks."""
@@ -243,9 +245,9 @@ class PerfettoEncoder:
         for flow in item.last_flows:
             event += _LAST_FLOW_TAG + _FIXED64_BYTES(self._flow_base | flow)
         longest_first = -(ended or _NEVER), item.began_ns, -item.ended_ns
-        timed.append((began, _BEGINS, longest_first, message(_TRACK_EVENT, event)))
+        timed.append((began, _BEGINS, longest_first, _event(event)))
         if ended:
-            timed.append((ended, _ENDS, (-began,), message(_TRACK_EVENT, _END_EVENT + track)))
+            timed.append((ended, _ENDS, (-began,), _event(_END_EVENT + track)))
 
     def _described(self, name: str, category: str, arguments: Sequence[tuple[str, Value]]) -> bytes:
         # Most of what happens has happened before.
@@ -262,8 +264,8 @@ class PerfettoEncoder:
         if isinstance(value, str):
             annotation += integer(_VALUE_IID, self._values.iid(value))
         else:
-            annotation += varint(_INT << 3) + varint(value)
-        return message(_ANNOTATION, annotation)
+            annotation += _INT_TAG + varint(value)
+        return _annotation(annotation)
 
     def _track(self, track: Track) -> bytes:
         known = self._track_fields.get(track)
@@ -277,7 +279,7 @@ def _clock(clock: int, time_ns: int) -> bytes:
 
 
 def _later(microseconds: int) -> bytes:
-    return varint(_TIMESTAMP << 3) + varint(microseconds)  # also 0: without it a packet has no time
+    return _TIMESTAMP_TAG + varint(microseconds)  # also 0: without it a packet has no time
 
 
 def _clocks_now() -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Takes what happens while anybody wants a trace, and once a second has it encoded and handed to whoever does."""
+"""Takes what happens while anybody wants a trace; every second or two it is encoded and handed to whoever does."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ from profiling_middleware.tracing.sources import TraceSource
 from profiling_middleware.tracing.writer import Batch, TraceWriter
 
 _SECONDS = 1.0
+# What is long enough to matter is little, and each chunk has all names and tracks again.
+_LONG_TICKS = 2
 # What is written more slowly than it comes waits here, for so many seconds; then it is dropped and counted.
 QUEUED = 16
 
@@ -66,7 +68,8 @@ class Tracer:
         self._seen = SeenThreads()
         self._in_flight: list[RequestSpan] = []
         self._call: TimedCall | None = None
-        self._drained_ns = 0
+        self._drained_ns = self._ticks = 0
+        """When, and how many seconds ago."""
         self._lost = 0
 
     @property
@@ -141,7 +144,7 @@ class Tracer:
             full=any(self._sinks.values()),
             final=flush,
         )
-        self._drained_ns = batch.ended_ns
+        self._drained_ns, self._ticks = batch.ended_ns, 0
         if flush:
             self._in_flight = self._requests.in_flight()  # now, as they are forgotten when the last sink has ended
         sinks = tuple(self._sinks)
@@ -193,7 +196,9 @@ class Tracer:
         if self.dropped:
             self._buffer.add(COUNTER, *CounterEvent("dropped", time.monotonic_ns(), self.dropped))
         self._tell_sources()
-        self.drain()
+        self._ticks += 1
+        if any(self._sinks.values()) or self._ticks >= _LONG_TICKS:
+            self.drain()
 
     def _tell_sources(self) -> None:
         """Also what has been loaded since the last time."""

@@ -19,7 +19,7 @@ from profiling_middleware.tracing.stalls import STALL_NS, Stalls
 from profiling_middleware.tracing.states import ThreadStates
 
 # While Python encodes, nothing else of the service runs: let go of the GIL long before the switch interval would.
-_WORK_SECONDS, _REST_SECONDS = 0.0002, 0.001
+_WORK_SECONDS, _REST_SECONDS = 0.0004, 0.001
 # So many steps of some microseconds each, and it is looked whether it is time to.
 _LOOKS_AT_CLOCK = 8
 

@@ -107,7 +107,7 @@ def test_what_was_on_disk_when_it_was_killed_gets_into_the_store(
         store.fault = None
         store.takes_seconds = lambda: 0.0
         with victim(store, home, kills) as process:
-            eventually(lambda: not set(on_disk) - set(stored(store)), "all that was on disk is in the store")
+            eventually(lambda: not set(on_disk) - set(stored(store)), "it is in the store", seconds=300)
             assert process.stdin is not None
             process.stdin.close()
             process.wait()

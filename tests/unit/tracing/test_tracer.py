@@ -78,10 +78,11 @@ class Parts:
         span = self.requests.begin(routed, {"endpoint": endpoint, "method": "GET"})
         self.requests.end(span)
 
-    def tick(self) -> None:
-        """A second passes."""
-        self.clock.now += 1
-        self.timeline.run_due()
+    def tick(self, seconds: int = 2) -> None:
+        """So much time passes: as long as a chunk is without full detail."""
+        for _ in range(seconds):
+            self.clock.now += 1
+            self.timeline.run_due()
 
     def settle(self, deadline: float = 10.0) -> None:
         """All that has been handed to the lane is done."""
@@ -110,20 +111,21 @@ def test_nothing_is_done_until_somebody_wants_a_trace(parts: Parts) -> None:
     assert parts.tracer.limits == ("this source sees nothing",)
 
 
-def test_once_a_second_it_gets_what_happened(parts: Parts) -> None:
+@pytest.mark.parametrize(("full", "seconds"), [(False, 2), (True, 1)])
+def test_every_second_or_two_it_gets_what_happened(parts: Parts, full: bool, seconds: int) -> None:
     """Each thing once, and the times of chunks follow each other."""
     sink = Chunks()
-    parts.begin(sink)
+    parts.begin(sink, full=full)
     assert parts.requests.traced
-    for second in range(3):
-        parts.request(f"/second{second}")
-        parts.tick()
+    for number in range(3):
+        parts.request(f"/number{number}")
+        parts.tick(seconds)
     parts.settle()
-    assert [sink.having(f"/second{second}") for second in range(3)] == [[0], [1], [2]]
+    assert [sink.having(f"/number{number}") for number in range(3)] == [[0], [1], [2]]
     assert all(one[2] == other[1] for one, other in pairwise(sink.chunks))
     assert sink.having("CPU") == sink.having("requests in flight") == [0, 1, 2]
     # Each second anew, for what has been loaded since.
-    assert parts.source.calls == [False] * 4
+    assert parts.source.calls == [full] * (1 + 3 * seconds)
 
 
 def test_what_the_engine_sees_comes_when_it_is_heard(parts: Parts) -> None:
@@ -174,14 +176,14 @@ def test_each_gets_what_happens_from_its_beginning_to_its_end(parts: Parts) -> N
     parts.request("/before")
     parts.begin(full, full=True)
     parts.request("/during")
-    parts.tick()
+    parts.tick(1)
     parts.tracer.end(full)
     parts.request("/after")
-    parts.tick()
+    parts.tick(2)
     parts.settle()
     assert [full.having(path) for path in ("/before", "/during", "/after")] == [[], [0], []]
     assert [flight.having(path) for path in ("/before", "/during", "/after")] == [[0], [1], [3]]
-    assert parts.source.calls == [False, True, True, False, False]
+    assert parts.source.calls == [False, True, True, False, False, False]
     assert len(parts.engine.listeners) == 1
     assert full.chunks == flight.chunks[1:3]
 
@@ -362,8 +364,8 @@ def test_what_fails_once_does_not_end_the_trace(
     parts.request("/a")
     with monkeypatch.context() as patch:
         patch.setattr(parts.tracer._counters, "read", lambda: 1 / 0)
-        parts.tick()
-    parts.tick()
+        parts.tick(1)
+    parts.tick(2)
     parts.settle()
     assert sink.having("/a") == [0]
     assert caplog.messages == ["profiling: an internal step failed; the service is not affected"]
