@@ -24,7 +24,7 @@ GROWTH_BYTES_A_WINDOW = 4096
 
 def come_and_go(store: FakeS3, over: threading.Event) -> None:
     """Away for half of the time."""
-    while not over.wait(1.5):
+    while not over.wait(1.0):
         store.fault = None if store.fault else SLOW_DOWN
     store.fault = None
 
@@ -56,8 +56,8 @@ def test_nothing_grows_with_the_number_of_windows(whole: bool, tmp_path: Path) -
     assert run.returncode == 0
     counts, states = lines.pop()["status"], lines
     _print(states, counts)
-    # The schedule's own first window goes on; the others are all there, each once but for lost answers.
-    assert counts["taken"] == counts["stored"] == windows * len(KINDS)
+    # The first window of the schedule itself may have ended, too.
+    assert counts["taken"] == counts["stored"] in (windows * len(KINDS), (windows + 1) * len(KINDS))
     assert counts["dropped"] == counts["waiting"] == counts["failed"] == 0
     assert counts["failures"] > 0
     for key, body in store.objects.items():
