@@ -72,8 +72,9 @@ def spooled(home: Path) -> dict[str, bytes]:
 def stored(store: FakeS3) -> dict[str, list[bytes]]:
     """What lies in the store, by capture id; a second time only where an answer was lost. All of it is whole."""
     found: dict[str, list[bytes]] = {}
+    objects = dict(store.objects)  # first, as a put is known before its object
     ids = {put.key: put.headers["x-amz-meta-capture-id"] for put in list(store.requests)}
-    for key, body in dict(store.objects).items():
+    for key, body in objects.items():
         if key.endswith(".pprof.gz"):
             read_pprof(body)
         else:
