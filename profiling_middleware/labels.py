@@ -19,6 +19,27 @@ Resolve = Callable[[Any], Labels | None]
 LabelMaker = Callable[[Resolve, Any], object]
 """Makes of a subject, such as a request, the value that `CURRENT` must have so that the engine sees it."""
 
+
+class RequestLabels:
+    """What makes the labels of requests now, for the middlewares that serve them. From any thread."""
+
+    def __init__(self) -> None:
+        self.maker: LabelMaker | None = None
+        """None while requests are not labelled: profiling is off, or the engine cannot read labels."""
+        self._changed: list[Callable[[LabelMaker | None], object]] = []
+
+    def on_change(self, tell: Callable[[LabelMaker | None], object]) -> None:
+        """From now on `tell` is called with the maker whenever there is another one, and now."""
+        self._changed.append(tell)
+        tell(self.maker)
+
+    def label_with(self, maker: LabelMaker | None) -> None:
+        """From now on requests are labelled by it; None: not any more."""
+        self.maker = maker
+        for tell in list(self._changed):
+            tell(maker)
+
+
 CURRENT: ContextVar[object] = ContextVar("profiling_middleware.work")
 """Holds what a LabelMaker made of whom the running context works for."""
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from profiling_middleware.encoders.pprof import encode_pprof
 from profiling_middleware.encoders.views import render_view
+from profiling_middleware.failures import Failures
 from profiling_middleware.gil import giving_way
 from profiling_middleware.keys import own_key, shared_key
 from profiling_middleware.lane import Lane
@@ -61,6 +62,11 @@ class Pipeline:
         self._lane = Lane("profiling-encode", _QUEUED_PROFILES, logger)
         self._hurry = False
         self.dropped = 0
+        self.failures = Failures()
+
+    def upload_to(self, uploads: Uploads) -> None:
+        """Where captures go from now on. From any thread."""
+        self._uploads = uploads
 
     def submit(self, recorded: Profile | Trace, request: Request, result: Future[Result]) -> None:
         """Queues a capture. `result` gets its bytes once they are encoded, or the reason why not."""
@@ -83,6 +89,7 @@ class Pipeline:
 
         if not self._lane.submit(work):
             self.dropped += 1
+            self.failures.note("capture", f"{recorded.info.kind}: too many captures wait to be encoded")
             self._logger.error(
                 "profiling: kind=%s capture=%s dropped: %d captures wait to be encoded already",
                 recorded.info.kind,
@@ -101,6 +108,10 @@ class Pipeline:
         """See `Lane.keep`."""
         self._lane.keep()
 
+    def release_thread(self) -> None:
+        """See `Lane.release`."""
+        self._lane.release()
+
     def pause(self, timeout: float) -> None:
         """Before a fork; see `Lane.pause`."""
         self._lane.pause(timeout)
@@ -111,6 +122,7 @@ class Pipeline:
 
     def _fail(self, recorded: Profile | Trace, step: str, error: Exception, result: Future[Result]) -> None:
         info = recorded.info
+        self.failures.note("capture", f"{info.kind}: not {step} ({type(error).__name__}); the log says why")
         self._logger.error("profiling: kind=%s capture=%s not %s", info.kind, info.capture_id, step, exc_info=error)
         result.set_exception(error)
 

@@ -6,59 +6,39 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Self
 
 from profiling_middleware.captures import CAPTURES, CUMULATIVE, CaptureMaker
 from profiling_middleware.captures.trace import LastSeconds, TraceCapture
-from profiling_middleware.config import DEFAULT_SERVICE_NAME, Settings
+from profiling_middleware.config import Settings
 from profiling_middleware.instruments.made import make_instruments
 from profiling_middleware.keys import new_instance_id
-from profiling_middleware.labels import LabelMaker
+from profiling_middleware.labels import LabelMaker, RequestLabels
 from profiling_middleware.lane import Lane
 from profiling_middleware.model import Artifact
+from profiling_middleware.periodic import Periodic, log_start, warn_of_settings
 from profiling_middleware.pipeline import Pipeline, Request
 from profiling_middleware.process import THIS_PROCESS
 from profiling_middleware.recording import Recorder, Recording
-from profiling_middleware.sampling import check_engine, make_engine, make_label_maker, make_step_hooks, why_not_native
-from profiling_middleware.schedule import Schedule
-from profiling_middleware.stores import Store, make_store
+from profiling_middleware.sampling import check_engine, make_engine, make_label_maker, make_step_hooks
+from profiling_middleware.status import Status, take_status
+from profiling_middleware.stores import make_store
 from profiling_middleware.timer import TimerThread
 from profiling_middleware.tracing.flight import FLIGHT_SECONDS
 from profiling_middleware.tracing.make import make_tracer
 from profiling_middleware.tracing.requests import RequestSpans
 from profiling_middleware.tracing.tracer import QUEUED, Tracer
-from profiling_middleware.units import format_duration
-from profiling_middleware.uploads import UploadCounts, Uploads
+from profiling_middleware.uploads import Uploads
 from profiling_middleware.waiting.make import make_backlog
 
 # Within the 5 seconds in which a service should be gone, with a second for the server's own shutdown.
 STOP_SECONDS = 3.0
-# boto3 takes half a second to import: not in the moment the service starts, but before a stop soon after needs it.
-_SETTLED_SECONDS = 1.0
 _FORK_SECONDS = 0.05
 _RESULT_GRACE_SECONDS = 60.0
 NO_FLIGHT = "no trace is recorded all the time: set PROFILE_ENABLED, and name trace in PROFILE_TYPES"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """What an operator wants to know of a profiler."""
-
-    instance: str
-    enabled: bool
-    kinds: tuple[str, ...]
-    store: str
-    """Where captures go; empty when they go nowhere."""
-    next_window: float | None
-    """Seconds until the next window opens; None when there is none."""
-    uploads: UploadCounts
-    waiting: int
-    waiting_bytes: int
-    failed_captures: int
-    missed_windows: int
 
 
 class Profiler:
@@ -75,11 +55,13 @@ class Profiler:
         self._logger = self.settings.logger
         self._started = False
         self._has_warned = False
-        self.label_maker: LabelMaker | None = None
-        """What requests are labelled with while windows are captured; None where the engine cannot read labels."""
+        self._enabled = self.settings.enabled
+        self.labels = RequestLabels()
+        """What the middlewares label requests with while windows are captured."""
         self.requests = RequestSpans()
         """Where the middlewares tell of requests while a trace is taken."""
         self._lock = threading.RLock()
+        self._uploads: Uploads | None = None
         self._build()
 
     @classmethod
@@ -99,7 +81,7 @@ class Profiler:
         return resident
 
     def start(self) -> None:
-        """Begins the periodic windows if they are enabled; doing it twice changes nothing.
+        """Begins the periodic windows if profiling is on; doing it twice changes nothing.
 
         Raises RuntimeError when another profiler runs in this process.
         """
@@ -110,13 +92,8 @@ class Profiler:
             if self._started:
                 return
             self._started = True
-            if self.settings.enabled:
-                self.label_maker = make_label_maker(self.settings)
-                self._log_start()
-                self._pipeline.keep_thread()
-                if self._uploads is not None:
-                    self._uploads.keep_thread()
-                self._timer.call_soon(self._start_windows)
+            if self._enabled and self._uploads is not None:
+                self._begin_windows(self._uploads)
 
     def stop(self, timeout: float = STOP_SECONDS) -> None:
         """Ends all captures, marked partial, and uploads them; returns after `timeout` seconds at the latest."""
@@ -124,7 +101,8 @@ class Profiler:
             if THIS_PROCESS.resident is not self:
                 return
             deadline = time.monotonic() + timeout
-            self._end_captures("the service stopped", timeout)
+            self.labels.label_with(None)
+            self._periodic.end_all("the service stopped", timeout)
             self._tracer.hurry()
             self._trace_lane.drain(max(0.0, deadline - time.monotonic()))
             self._pipeline.drain(max(0.0, deadline - time.monotonic()))
@@ -194,7 +172,7 @@ class Profiler:
             )
         THIS_PROCESS.settle(self)
         THIS_PROCESS.notice_sigterm()
-        request = Request(upload=upload and self.settings.uploads, own_key_only=True, view=view)
+        request = Request(upload=upload and self.uploads, own_key_only=True, view=view)
         return self._recorder.on_demand(kind, seconds, request, make)
 
     def _last_trace(self, kind: str, last: float) -> CaptureMaker:
@@ -239,6 +217,21 @@ class Profiler:
         return self._started
 
     @property
+    def enabled(self) -> bool:
+        """Whether profiling is on: so the settings say."""
+        return self._enabled
+
+    @property
+    def uploads(self) -> bool:
+        """Whether captures go to a store: when profiling is on, or when somebody named a bucket or a store."""
+        return replace(self.settings, enabled=self._enabled).uploads
+
+    @property
+    def label_maker(self) -> LabelMaker | None:
+        """What requests are labelled with while profiling is on; None where the engine cannot read labels."""
+        return self.labels.maker
+
+    @property
     def instance(self) -> str:
         """The id of this process; a forked child has its own."""
         return self._instance
@@ -246,20 +239,15 @@ class Profiler:
     @property
     def status(self) -> Status:
         """How the profiler is doing."""
-        uploads, schedule = self._uploads, self._schedule
-        waiting, waiting_bytes = uploads.waiting if uploads is not None else (0, 0)
-        opens = schedule.next_start if schedule is not None else None
-        return Status(
+        return take_status(
+            self.settings,
+            enabled=self._enabled,
             instance=self._instance,
-            enabled=self.settings.enabled,
             kinds=self._kinds,
-            store=uploads.store.place if uploads is not None else "",
-            next_window=max(0.0, opens - time.monotonic()) if opens is not None else None,
-            uploads=uploads.counts if uploads is not None else UploadCounts(),
-            waiting=waiting,
-            waiting_bytes=waiting_bytes,
-            failed_captures=self._recorder.failed + self._pipeline.dropped,
-            missed_windows=schedule.missed if schedule is not None else 0,
+            periodic=self._periodic,
+            recorder=self._recorder,
+            pipeline=self._pipeline,
+            uploads=self._uploads,
         )
 
     # -- the process -------------------------------------------------------------------------------------------
@@ -291,6 +279,7 @@ class Profiler:
         if self._uploads is not None:
             self._uploads.abandon()
         self._started = False
+        self.labels.label_with(None)
         self._build()
         if started:
             self.start()
@@ -307,8 +296,7 @@ class Profiler:
         self._instance = new_instance_id()
         self._kinds = tuple(kind for kind in settings.types if kind in CAPTURES)
         self._timer = TimerThread(logger)
-        store = make_store(settings) if settings.uploads else None
-        self._uploads = self._make_uploads(store) if store is not None else None
+        self._uploads = self._make_uploads() if self.uploads else None
         self._pipeline = Pipeline(self._uploads, logger)
         self._trace_lane = Lane("profiling-trace", QUEUED, logger)
         self._tracer = self._make_tracer()
@@ -322,9 +310,10 @@ class Profiler:
             instance=self._instance,
             logger=logger,
         )
-        self._schedule: Schedule | None = None
+        self._periodic = Periodic(settings, self._kinds, self._timer, self._recorder)
 
-    def _make_uploads(self, store: Store) -> Uploads:
+    def _make_uploads(self) -> Uploads:
+        store = make_store(self.settings)
         backlog = make_backlog(self.settings, store.place, self._instance)
         return Uploads(store, backlog, self._logger, self._call_later)
 
@@ -344,66 +333,16 @@ class Profiler:
             on_slow=on_slow,
         )
 
-    def _start_windows(self) -> None:
-        timeline = self._timer.timeline
-        self._schedule = Schedule(
-            timeline, self.settings.interval, self.settings.duration, self._open_window, self._logger
-        )
-        if CUMULATIVE.intersection(self._kinds):
-            self._recorder.collect()
-        if "trace" in self._kinds:
-            self._recorder.keep_flight()
-        self._schedule.start()
-        if self._uploads is not None:
-            timeline.call_at(timeline.now() + _SETTLED_SECONDS, self._uploads.warm_up)
-
-    def _open_window(self, end: float) -> None:
-        self._recorder.window(self._kinds, end)
-
-    def _end_captures(self, reason: str, timeout: float) -> None:
-        ended = threading.Event()
-        schedule, recorder = self._schedule, self._recorder
-
-        def end() -> None:
-            if schedule is not None:
-                schedule.stop()
-            recorder.end_all(reason)
-            recorder.close()
-            self._timer.timeline.clear()
-            ended.set()
-
-        if not self._timer.call_soon(end):
-            end()  # at exit, when nothing was running: then nobody else is on the timeline
-        ended.wait(timeout)
+    def _begin_windows(self, uploads: Uploads) -> None:
+        self.labels.label_with(make_label_maker(self.settings))
+        log_start(self.settings, self._kinds, self._instance, uploads.store.place)
+        if not self._has_warned:  # a forked child has it from its parent, and need not say it again
+            self._has_warned = True
+            warn_of_settings(self.settings, self._kinds)
+        self._pipeline.keep_thread()
+        uploads.keep_thread()
+        self._periodic.begin(uploads)
 
     def _call_later(self, seconds: float, action: Callable[[], object]) -> None:
         timeline = self._timer.timeline
         self._timer.call_soon(lambda: timeline.call_at(timeline.now() + seconds, action))
-
-    def _log_start(self) -> None:
-        settings = self.settings
-        self._logger.info(
-            "profiling: %s every %s for %s as service %s, instance %s, to %s",
-            ", ".join(self._kinds) or "nothing",
-            format_duration(settings.interval),
-            format_duration(settings.duration),
-            settings.service_name,
-            self._instance,
-            self._uploads.store.place if self._uploads is not None else "nowhere",
-        )
-        if not self._has_warned:  # a forked child has it from its parent, and need not say it again
-            self._has_warned = True
-            self._warn()
-
-    def _warn(self) -> None:
-        settings = self.settings
-        reason = why_not_native()
-        if reason is not None and settings.engine == "auto":
-            self._logger.warning("profiling: the portable engine is used, which is less exact: %s", reason)
-        if settings.slow_request is not None and "trace" not in self._kinds:
-            self._logger.warning("profiling: PROFILE_SLOW_REQUEST has no effect: PROFILE_TYPES names no trace")
-        if settings.service_name == DEFAULT_SERVICE_NAME:
-            self._logger.warning(
-                "profiling: the service has no name and is stored as %s: set PROFILE_SERVICE_NAME",
-                DEFAULT_SERVICE_NAME,
-            )

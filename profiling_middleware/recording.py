@@ -12,22 +12,22 @@ from functools import partial
 from typing import cast
 
 from profiling_middleware.captures import CAPTURES, CUMULATIVE, Capture, CaptureMaker
-from profiling_middleware.captures.collector import Collector
 from profiling_middleware.captures.sources import Sources
 from profiling_middleware.captures.trace import LastSeconds
+from profiling_middleware.failures import Failures
 from profiling_middleware.instruments import Instrument
 from profiling_middleware.instruments.looks import InstrumentLooks
 from profiling_middleware.keys import new_capture_id
 from profiling_middleware.model import CaptureInfo, Trigger
 from profiling_middleware.pipeline import Pipeline, Request, Result
+from profiling_middleware.sampling.cost import CostMeter
 from profiling_middleware.sampling.engine import DEFAULT_BLOCK_RATE_NS, DEFAULT_MUTEX_FRACTION, Engine
+from profiling_middleware.standing import Standing
 from profiling_middleware.timer import TimedCall, TimerThread
-from profiling_middleware.tracing.flight import FLIGHT_SECONDS, FlightRecorder
+from profiling_middleware.tracing.flight import FLIGHT_SECONDS
 from profiling_middleware.tracing.tracer import Tracer
 
 MAX_ON_DEMAND = 8
-# 600 in a window of two minutes; a difference has looks of its own.
-STANDING_LOOKS_A_SECOND = 5.0
 # A service that is slow all the time would fill its bucket.
 SNAPSHOT_SECONDS = 60.0
 
@@ -97,21 +97,21 @@ class Recorder:
         self._instruments = instruments
         self._instrument_looks = InstrumentLooks(instruments, timer.timeline, logger)
         self._tracer = tracer
-        self._flight: FlightRecorder | None = None
-        self._keeps_flight = False
         self._last_snapshot: float | None = None
         self._pipeline = pipeline
         self._service = service
         self._instance = instance
         self._logger = logger
         self._running: dict[str, Recording] = {}
-        self._collects = False
         self._block_rate_ns, self._mutex_fraction = DEFAULT_BLOCK_RATE_NS, DEFAULT_MUTEX_FRACTION
-        self._standing: Collector | None = None
+        self._standing = Standing(instruments, tracer)
         self._looking = False
         self._on_demand = 0
         self._on_demand_lock = threading.Lock()
         self.failed = 0
+        self.failures = Failures()
+        self.cost = CostMeter()
+        """What the engine has used."""
         self._apply_wait_rates()
 
     @property
@@ -120,7 +120,19 @@ class Recorder:
         if self._engine is None:
             self._engine = self._make_engine()
             self._engine.set_wait_rates(self._block_rate_ns, self._mutex_fraction)
+            self.cost.begin(self._engine.report().cpu_ns)
         return self._engine
+
+    @property
+    def engine_in_use(self) -> tuple[str, float] | None:
+        """The engine's name, and its looks a second; None while there is none. From any thread."""
+        engine = self._engine
+        return (engine.name, engine.rate_used) if engine is not None else None
+
+    @property
+    def running(self) -> int:
+        """How many captures are being taken. From any thread."""
+        return len(self._running)
 
     def set_block_rate(self, nanoseconds: int) -> None:
         """See `Engine.set_wait_rates`. On the timer's thread."""
@@ -135,17 +147,17 @@ class Recorder:
     @property
     def collects(self) -> bool:
         """Whether the cumulative kinds are collected all the time."""
-        return self._collects
+        return self._standing.collects
 
     @property
     def keeps_flight(self) -> bool:
         """Whether the last seconds of the trace are kept all the time."""
-        return self._keeps_flight
+        return self._standing.keeps_flight
 
     def keep_flight(self) -> None:
         """Begins to keep them. On the timer's thread."""
-        self._keeps_flight = True
-        self._collect_now()
+        self._standing.keeps_flight = True
+        self._standing.go_on(self.engine)
         self._look_on()
 
     def snapshot(self, why: str) -> None:
@@ -160,8 +172,8 @@ class Recorder:
 
     def collect(self) -> None:
         """Begins to collect the cumulative kinds. On the timer's thread."""
-        self._collects = True
-        self._collect_now()
+        self._standing.collects = True
+        self._standing.go_on(self.engine)
         self._look_on()
 
     def on_demand(
@@ -197,6 +209,22 @@ class Recorder:
         for recording in list(self._running.values()):
             self.end(recording, reason)
 
+    def end_windows(self, reason: str) -> None:
+        """Ends what is periodic, marked partial, and nothing is collected any more. On the timer's thread.
+
+        Captures on demand go on.
+        """
+        for recording in list(self._running.values()):
+            if recording.info.trigger == "periodic":
+                self.end(recording, reason)
+        try:
+            self._standing.end(self._engine)
+        except Exception as error:
+            self._abandon_engine(error)
+            raise
+        if not self._is_busy:
+            self.cost.rest()
+
     def end(self, recording: Recording, reason: str | None = None) -> None:
         """Ends one capture and hands it on, marked partial if there is a `reason`. On the timer's thread."""
         capture = self._drop(recording)
@@ -205,6 +233,7 @@ class Recorder:
         info = replace(recording.info, partial=reason)
         try:
             recorded = capture.end(info)
+            self._note_cost()
         except Exception as error:
             self._fail(recording, error)
             self._abandon_engine(error)
@@ -241,7 +270,8 @@ class Recorder:
 
     def close(self) -> None:
         """Lets go of what the engine holds open. On the timer's thread, or in a forked child."""
-        engine, self._engine, self._standing, self._flight = self._engine, None, None, None
+        engine, self._engine = self._engine, None
+        self._standing.forget()
         if self._tracer is not None:
             self._tracer.close()
         for instrument in self._instruments:
@@ -254,17 +284,6 @@ class Recorder:
             self._engine.set_wait_rates(self._block_rate_ns, self._mutex_fraction)
         for instrument in self._instruments:
             instrument.set_wait_rates(self._block_rate_ns, self._mutex_fraction)
-
-    def _collect_now(self) -> None:
-        # Also when what failed in the engine took the collector with it: then it begins anew, and says since when.
-        if self._collects and self._standing is None:
-            standing = Collector(STANDING_LOOKS_A_SECOND, self.engine.report())
-            Sources(self.engine, self._instruments).attach(standing)
-            self._standing = standing
-        if self._keeps_flight and self._flight is None and self._tracer is not None:
-            flight = FlightRecorder()
-            self._tracer.begin(flight, Sources(self.engine, self._instruments), full=False)
-            self._flight = flight
 
     def _info(self, kind: str, started_ns: int, trigger: Trigger) -> CaptureInfo:
         return CaptureInfo(
@@ -279,9 +298,9 @@ class Recorder:
     def _begin(self, recordings: Sequence[Recording], end: float) -> None:
         for recording in recordings:
             try:
-                self._collect_now()
-                standing = self._standing if recording.cumulative else None
-                sources = Sources(self.engine, self._instruments, standing, self._tracer, self._flight)
+                self._standing.go_on(self.engine)
+                collector = self._standing.collector if recording.cumulative else None
+                sources = Sources(self.engine, self._instruments, collector, self._tracer, self._standing.flight)
                 make = recording.make or CAPTURES[recording.info.kind]
                 recording.capture = make(sources, recording.seconds)
                 recording.capture.begin()
@@ -295,7 +314,7 @@ class Recorder:
 
     @property
     def _is_busy(self) -> bool:
-        return bool(self._running) or self._standing is not None or self._flight is not None
+        return bool(self._running) or self._standing.is_busy
 
     def _look_on(self) -> None:
         if not self._looking:
@@ -313,17 +332,24 @@ class Recorder:
     def _look(self) -> None:
         if not self._is_busy:
             self._looking = False
+            self.cost.rest()
             return
         try:
             pause = self.engine.look()
+            if self.cost.is_due(self._timer.timeline.now()):
+                self._note_cost()
         except Exception as error:
             self._looking = False
             self._abandon_engine(error)
             return
         self._timer.timeline.call_at(self._timer.timeline.now() + pause, self._look)
 
+    def _note_cost(self) -> None:
+        self.cost.note(self._timer.timeline.now(), self.engine.report().cpu_ns)
+
     def _fail(self, recording: Recording, error: Exception) -> None:
         self.failed += 1
+        self.failures.note("capture", f"{recording.info.kind}: {type(error).__name__}; the log says why")
         self._logger.error(
             "profiling: capture kind=%s capture=%s failed; the service is not affected",
             recording.info.kind,

@@ -1,9 +1,10 @@
-"""Durations, sizes and shares as people write them in environment variables."""
+"""Durations, sizes, shares and times as people write them in environment variables."""
 
 from __future__ import annotations
 
 import math
 import re
+from datetime import UTC, datetime
 
 # As in Go, micro is written u, U+00B5 or U+03BC.
 _DURATION_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -74,3 +75,9 @@ def format_size(size: int) -> str:
     if size < 1024 * 1024:
         return f"{size / 1024:.1f} KiB"
     return f"{size / 1024 / 1024:.1f} MiB"
+
+
+def format_time(utc_ns: int) -> str:
+    """Nanoseconds since 1970 as `2026-01-26T15:30:00.250Z` (RFC 3339, UTC)."""
+    seconds, rest = divmod(utc_ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, tz=UTC):%Y-%m-%dT%H:%M:%S}.{rest // 1_000_000:03d}Z"

@@ -7,12 +7,13 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
+from profiling_middleware.failures import Failures
 from profiling_middleware.lane import Lane
 from profiling_middleware.model import Artifact
 from profiling_middleware.stores import KeyTaken, Store, StoreError
 from profiling_middleware.units import format_size
+from profiling_middleware.upload_counts import StoredCapture, UploadCounts
 from profiling_middleware.waiting.backlog import Backlog, Lost
 
 _FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS = 5.0, 300.0
@@ -23,27 +24,13 @@ CallLater = Callable[[float, Callable[[], object]], object]
 """Runs an action after some seconds; from any thread."""
 
 
-@dataclass(slots=True)
-class UploadCounts:
-    """What became of the captures since the process started: taken + adopted = stored + dropped + those that wait."""
-
-    taken: int = 0
-    adopted: int = 0
-    """Left by processes that are no more."""
-    stored: int = 0
-    stored_bytes: int = 0
-    failures: int = 0
-    dropped: int = 0
-    last_key: str = ""
-    last_failure: str = ""
-
-
 class Uploads:
     """The way to one store."""
 
     def __init__(self, store: Store, backlog: Backlog, logger: logging.Logger, call_later: CallLater) -> None:
         self.store = store
         self.counts = UploadCounts()
+        self.failures = Failures()
         self._backlog = backlog
         self._logger = logger
         self._call_later = call_later
@@ -64,6 +51,16 @@ class Uploads:
     def waiting_place(self) -> str:
         """Where they wait."""
         return self._backlog.place
+
+    @property
+    def spooled(self) -> tuple[int, int]:
+        """How many of those that wait are on disk, and their bytes."""
+        return self._backlog.spooled
+
+    @property
+    def spool_trouble(self) -> str | None:
+        """Why the spool cannot be used; None when it can, or has not been tried yet."""
+        return self._backlog.trouble
 
     def warm_up(self) -> None:
         """Makes the store's client now, so that the first put need not, and sees to what others have left."""
@@ -94,6 +91,10 @@ class Uploads:
     def keep_thread(self) -> None:
         """See `Lane.keep`."""
         self._lane.keep()
+
+    def release_thread(self) -> None:
+        """See `Lane.release`."""
+        self._lane.release()
 
     def pause(self, timeout: float) -> None:
         """Before a fork; see `Lane.pause`."""
@@ -177,9 +178,8 @@ class Uploads:
     def _stored(self, artifact: Artifact, key: str, seconds: float) -> None:
         self._backlog.done(artifact)
         self._failed_rounds = 0
-        self.counts.stored += 1
-        self.counts.stored_bytes += len(artifact.body)
-        self.counts.last_key = key
+        stored = StoredCapture(key=key, kind=artifact.info.kind, size=len(artifact.body), stored_ns=time.time_ns())
+        self.counts.note_stored(stored)
         self._logger.info(
             "profiling: stored kind=%s key=%s bytes=%d seconds=%.3f in %s",
             artifact.info.kind,
@@ -218,6 +218,7 @@ class Uploads:
         """What the log says; what only the operator can mend is explained once."""
         reason = str(error) if isinstance(error, StoreError) else f"{type(error).__name__}: {error}"
         known, self.counts.last_failure = reason == self.counts.last_failure, reason
+        self.failures.note("upload", reason)
         if known and self._failed_rounds and isinstance(error, StoreError) and error.brief is not None:
             return f"{error.brief}, as before"
         return reason
@@ -225,4 +226,5 @@ class Uploads:
     def _report_lost(self, lost: Iterable[Lost]) -> None:
         for name, reason in lost:
             self.counts.dropped += 1
+            self.failures.note("lost", reason)
             self._logger.error("profiling: LOST %s: %s", name, reason)

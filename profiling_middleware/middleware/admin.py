@@ -13,10 +13,13 @@ from profiling_middleware.config import Settings
 from profiling_middleware.encoders.views import VIEWS
 from profiling_middleware.keys import own_key
 from profiling_middleware.middleware.access import refusal
-from profiling_middleware.middleware.messages import PREFIX, AdminRequest, AdminResponse, error
+from profiling_middleware.middleware.later import Later
+from profiling_middleware.middleware.messages import PREFIX, AdminRequest, AdminResponse, Awaited, error
 from profiling_middleware.middleware.pages import index_page
-from profiling_middleware.middleware.query import CaptureQuery, QueryError, parse_capture_query
+from profiling_middleware.middleware.query import CaptureQuery, QueryError, parse_capture_query, parse_index_format
+from profiling_middleware.middleware.state import state_response
 from profiling_middleware.pipeline import Result
+from profiling_middleware.process import THIS_PROCESS
 from profiling_middleware.profiler import NO_FLIGHT, Profiler
 from profiling_middleware.recording import MAX_ON_DEMAND, Recording, TooManyCaptures
 
@@ -61,7 +64,7 @@ class Admin:
         self._settings = settings
         self._profiler = profiler
 
-    def answer(self, request: AdminRequest) -> AdminResponse | Pending:
+    def answer(self, request: AdminRequest) -> AdminResponse | Awaited:
         """Does not wait, and raises nothing: what fails in here is answered and logged."""
         refused = refusal(request, self._settings)
         if refused is not None:
@@ -74,34 +77,69 @@ class Admin:
             self._settings.logger.exception("profiling: %s could not be answered", request.path[:80])
             return error(500, f"profiling: failed ({type(failure).__name__}); the log says why")
 
-    def _route(self, request: AdminRequest) -> AdminResponse | Pending:
+    def _route(self, request: AdminRequest) -> AdminResponse | Awaited:
+        name = request.path[len(PREFIX) :]
         if request.method != "GET":
             return error(405, f"profiling: {request.method[:20]} is not allowed: use GET", ("Allow", "GET"))
-        name = request.path[len(PREFIX) :]
         if name == "":
             return error(308, "profiling: see /debug/pprof/", ("Location", f"{quote(request.root)}{PREFIX}/"))
         kind = _ALIASES.get(name[1:], name[1:])
-        if kind == "":
-            page = index_page(self._profiler().status, sorted(CAPTURES))
-            return AdminResponse(200, page.encode(), "text/html; charset=utf-8")
-        if kind == "cmdline":
-            return AdminResponse(200, "\x00".join(sys.orig_argv).encode("utf-8", "replace"))
         if kind in CAPTURES:
             return self._capture(kind, request)
-        return error(404, f"profiling: there is no such profile: there are {_routes()}")
+        route = self._routes().get(kind)
+        if route is None:
+            return error(404, f"profiling: there is no such profile: there are {_names()}")
+        return route(request)
 
-    def _capture(self, kind: str, request: AdminRequest) -> AdminResponse | Pending:
+    def _routes(self) -> Mapping[str, Callable[[AdminRequest], AdminResponse | Awaited]]:
+        return {
+            "": self._index,
+            "cmdline": self._cmdline,
+            "metrics": self._metrics,
+        }
+
+    def _index(self, request: AdminRequest) -> AdminResponse:
+        try:
+            wanted = parse_index_format(request.query)
+        except QueryError as bad:
+            return error(400, f"profiling: {bad}")
+        status = self._profiler().status
+        if wanted == "json":
+            return state_response(status)
+        return AdminResponse(200, index_page(status, sorted(CAPTURES)).encode(), "text/html; charset=utf-8")
+
+    def _cmdline(self, request: AdminRequest) -> AdminResponse:
+        return AdminResponse(200, "\x00".join(sys.orig_argv).encode("utf-8", "replace"))
+
+    def _metrics(self, request: AdminRequest) -> Awaited:
+        accept = ", ".join(request.all("accept"))
+
+        def scrape() -> AdminResponse:
+            # prometheus_client takes as long to load as many a request.
+            try:
+                with THIS_PROCESS.imports.underway():
+                    from profiling_middleware.metrics import exposition
+            except ModuleNotFoundError as missing:
+                if missing.name != "prometheus_client":
+                    raise
+                return error(501, "profiling: metrics need prometheus_client: pip install prometheus_client")
+            body, content_type = exposition(self._profiler(), accept)
+            return AdminResponse(200, body, content_type)
+
+        return Later(scrape, self._settings.logger)
+
+    def _capture(self, kind: str, request: AdminRequest) -> AdminResponse | Awaited:
         default = min(_DEFAULT_TRACE_SECONDS if kind == "trace" else _DEFAULT_SECONDS, self._settings.max_seconds)
         try:
             query = parse_capture_query(request.query, kind, max_seconds=self._settings.max_seconds)
         except QueryError as bad:
             return error(400, f"profiling: {bad}")
+        profiler = self._profiler()
         wait = query.wait and request.can_wait
-        uploaded = query.upload and self._settings.uploads
+        uploaded = query.upload and profiler.uploads
         if not wait and not uploaded:
             return _nowhere_to_go(query)
         try:
-            profiler = self._profiler()
             seconds = None if query.seconds is None and profiler.collects(kind) else query.seconds or default
             if query.last is not None and not profiler.keeps_flight:
                 return error(409, f"profiling: last = {query.last:g}: {NO_FLIGHT}")
@@ -142,5 +180,5 @@ def _nowhere_to_go(query: CaptureQuery) -> AdminResponse:
     )
 
 
-def _routes() -> str:
-    return ", ".join((*sorted(CAPTURES), "profile", "cmdline"))
+def _names() -> str:
+    return ", ".join((*sorted(CAPTURES), "profile", "cmdline", "metrics"))

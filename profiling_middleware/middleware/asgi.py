@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiling_middleware.config import Settings, SettingsError
 from profiling_middleware.labels import CURRENT, end_work
-from profiling_middleware.middleware.messages import PREFIX, AdminRequest, AdminResponse, is_admin_path
+from profiling_middleware.middleware.messages import PREFIX, AdminRequest, AdminResponse, Awaited, is_admin_path
 from profiling_middleware.middleware.service import ProfilerService
 from profiling_middleware.model import Body
 from profiling_middleware.threads import OwnThread
@@ -18,7 +18,6 @@ from profiling_middleware.threads import OwnThread
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from profiling_middleware.middleware.admin import Pending
     from profiling_middleware.tracing.requests import RequestSpans
 
 
@@ -176,7 +175,7 @@ def _request(scope: Scope) -> AdminRequest:
     )
 
 
-async def _wait(pending: Pending, receive: Receive) -> AdminResponse | None:
+async def _wait(pending: Awaited, receive: Receive) -> AdminResponse | None:
     """The response once the capture has ended, None when the client left before: then nothing goes on."""
     result = asyncio.wrap_future(pending.result)
     gone = asyncio.ensure_future(_disconnected(receive))

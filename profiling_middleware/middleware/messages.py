@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from profiling_middleware.model import Body
 
@@ -53,6 +55,20 @@ class AdminResponse:
             ("Cache-Control", "no-store"),
             *self.headers,
         ]
+
+
+class Awaited(Protocol):
+    """An answer that takes a while."""
+
+    @property
+    def result(self) -> Future[Any]:
+        """Done once `response` may be asked."""
+
+    def cancel(self) -> None:
+        """The client has left."""
+
+    def response(self) -> AdminResponse:
+        """The answer once `result` is there."""
 
 
 def error(status: int, message: str, *headers: tuple[str, str]) -> AdminResponse:

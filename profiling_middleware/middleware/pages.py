@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from profiling_middleware.profiler import Status
-from profiling_middleware.units import format_size
+from profiling_middleware.status import EngineStatus, Status
+from profiling_middleware.units import format_duration, format_size, format_time
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 50rem; padding: 0 1rem; color: #222 }
@@ -35,7 +35,8 @@ def index_page(status: Status, kinds: Sequence[str]) -> str:
         "<p><code>curl -o cpu.pprof.gz '…/debug/pprof/cpu?seconds=30'</code>, then <code>go tool pprof -http=: "
         "cpu.pprof.gz</code>. Parameters: <code>seconds</code>, <code>format</code> (pprof, html, speedscope, text), "
         "<code>upload=0</code> keeps it out of the store, <code>wait=0</code> answers at once with its key.</p>"
-        f"<h1>This process</h1><table>{facts}</table></html>"
+        f"<h1>This process</h1><table>{facts}</table>{_uploads(status)}{_failures(status)}"
+        "<p>The same for programs: <a href='?format=json'>JSON</a>, <a href=metrics>Prometheus</a>.</p></html>"
     )
 
 
@@ -56,19 +57,70 @@ def _capture_row(kind: str) -> str:
 
 
 def _facts(status: Status) -> list[tuple[str, str]]:
-    counts = status.uploads
-    window = "none" if status.next_window is None else f"in {status.next_window:.0f} s"
+    counts, waiting = status.uploads, status.waiting
     return [
         ("Instance", status.instance),
-        ("Periodic windows", ", ".join(status.kinds) if status.enabled else "off (PROFILE_ENABLED)"),
-        ("Next window", window),
+        ("Periodic windows", _windows(status)),
+        ("Next window", "none" if status.next_window is None else f"in {status.next_window:.0f} s"),
         ("Missed windows", str(status.missed_windows)),
+        ("Captures being taken", str(status.running_captures)),
+        ("Failed captures", str(status.failed_captures)),
+        ("Engine", _engine(status.engine)),
+        ("Sampling interval", _interval(status.engine)),
+        ("Own CPU of sampling", _cost(status.engine)),
         ("Store", status.store or "none (PROFILE_S3_BUCKET, PROFILE_STORE)"),
         ("Stored", f"{counts.stored} captures, {format_size(counts.stored_bytes)}"),
         ("Last key", counts.last_key or "none"),
-        ("Waiting for the store", f"{status.waiting} captures, {format_size(status.waiting_bytes)}"),
+        ("Waiting for the store", f"{waiting.captures} captures, {format_size(waiting.size)}"),
+        ("They wait in", waiting.place),
+        ("Spool", f"cannot be used: {waiting.spool_trouble}" if waiting.spool_trouble else "no trouble"),
         ("Failed uploads", str(counts.failures)),
-        ("Last failure", counts.last_failure or "none"),
+        ("Last failure", status.last_failures[0].reason if status.last_failures else "none"),
         ("Lost captures", str(counts.dropped)),
-        ("Failed captures", str(status.failed_captures)),
     ]
+
+
+def _windows(status: Status) -> str:
+    if not status.enabled:
+        return "off (PROFILE_ENABLED)"
+    times = f"every {format_duration(status.interval)} for {format_duration(status.duration)}"
+    return f"{', '.join(status.kinds)}, {times}"
+
+
+def _engine(engine: EngineStatus) -> str:
+    if engine.name is None:
+        return "none yet: the first capture chooses it"
+    return engine.name if engine.why_not_native is None else f"{engine.name}, not native: {engine.why_not_native}"
+
+
+def _interval(engine: EngineStatus) -> str:
+    return "none" if engine.interval is None else f"{engine.interval * 1000:.3g} ms"
+
+
+def _cost(engine: EngineStatus) -> str:
+    share = "not sampling now" if engine.cpu_share is None else f"{engine.cpu_share:.2%} of a core in the last minute"
+    return f"{share}, {engine.max_share:.2%} allowed; {engine.cpu_seconds:.3g} s altogether"
+
+
+def _uploads(status: Status) -> str:
+    rows = [
+        (format_time(stored.stored_ns), stored.kind, format_size(stored.size), stored.key)
+        for stored in status.uploads.last_stored
+    ]
+    return _table("Last uploads", ("Time", "Kind", "Size", "Key"), rows)
+
+
+def _failures(status: Status) -> str:
+    rows = [
+        (format_time(failure.last_ns), failure.what, str(failure.times), failure.reason)
+        for failure in status.last_failures
+    ]
+    return _table("Last failures", ("Last time", "What", "Times", "Reason"), rows)
+
+
+def _table(title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return f"<h1>{title}</h1><p>None.</p>"
+    head = "".join(f"<th>{name}</th>" for name in names)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<h1>{title}</h1><table><tr>{head}</tr>{body}</table>"

@@ -12,6 +12,7 @@ from profiling_middleware.tracing.flight import FLIGHT_SECONDS
 _PARAMETERS = ("seconds", "format", "debug", "upload", "wait", "detail", "last")
 _FORMATS = ("pprof", *VIEWS)
 _DETAILS = ("full", "long")
+_INDEX_FORMATS = ("html", "json")
 
 
 class QueryError(ValueError):
@@ -59,15 +60,20 @@ def parse_capture_query(query: str, kind: str, *, max_seconds: float) -> Capture
     return parsed
 
 
-def _parameters(query: str) -> dict[str, str]:
+def parse_index_format(query: str) -> str:
+    """How the state is to be shown: `html` or `json`. Raises QueryError."""
+    return _choice(_parameters(query, ("format",)), "format", _INDEX_FORMATS, "html")
+
+
+def _parameters(query: str, known: tuple[str, ...] = _PARAMETERS) -> dict[str, str]:
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), max_num_fields=16)
     except ValueError:
         raise QueryError("the query is not of the form name=value&name=value") from None
     values: dict[str, str] = {}
     for name, value in pairs:
-        if name not in _PARAMETERS:
-            raise QueryError(f"{_shown(name)} is no parameter here: choose from {', '.join(_PARAMETERS)}")
+        if name not in known:
+            raise QueryError(f"{_shown(name)} is no parameter here: choose from {', '.join(known)}")
         if name in values:
             raise QueryError(f"{name} is given twice ({_shown(values[name])}, {_shown(value)}): give it once")
         values[name] = value

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from profiling_middleware.config import Settings
 from profiling_middleware.labels import CURRENT, LabelMaker, Resolve, end_work
-from profiling_middleware.middleware.messages import PREFIX, AdminRequest, AdminResponse, is_admin_path
+from profiling_middleware.middleware.messages import PREFIX, AdminRequest, AdminResponse, Awaited, is_admin_path
 from profiling_middleware.middleware.service import ProfilerService
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from profiling_middleware.middleware.admin import Pending
     from profiling_middleware.tracing.requests import RequestSpan, RequestSpans
 
 # How often a waiting request looks whether its client is still there.
@@ -191,7 +190,7 @@ def _port(text: object) -> int | None:
     return int(text) if isinstance(text, str) and text.isascii() and text.isdigit() else None
 
 
-def _wait(pending: Pending, environ: WSGIEnvironment) -> AdminResponse | None:
+def _wait(pending: Awaited, environ: WSGIEnvironment) -> AdminResponse | None:
     """Holds this worker's thread until the capture has ended; None when its client left before."""
     client = next((environ[key] for key in _SOCKET_KEYS if key in environ), None)
     try:

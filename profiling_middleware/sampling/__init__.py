@@ -49,6 +49,17 @@ def why_not_native() -> str | None:
     return failed_test(_native)
 
 
+def why_this_engine(settings: Settings, name: str) -> str | None:
+    """Why the engine in use, called `name`, is not the native one; None when it is."""
+    if name == "native":
+        return None
+    if settings.engine == name:
+        return f"PROFILE_ENGINE={name} asks for it"
+    if name == "polling":
+        return "SIGPROF belongs to somebody else in this process"
+    return why_not_native()
+
+
 def make_label_maker(settings: Settings) -> LabelMaker | None:
     """What makes labels that the engine of these settings can read; None when it can read none."""
     if settings.engine == "python" or why_not_native() is not None:

@@ -46,6 +46,13 @@ class Backlog:
             return len(self._order), sum(_size(entry) for entry in self._order.values())
 
     @property
+    def spooled(self) -> tuple[int, int]:
+        """How many of them are on disk, and their bytes."""
+        with self._lock:
+            sizes = [entry.size for entry in self._order.values() if isinstance(entry, Spooled)]
+        return len(sizes), sum(sizes)
+
+    @property
     def place(self) -> str:
         """Where they wait, for log lines and people."""
         spool = self._spool

@@ -16,6 +16,7 @@ import hypothesis
 import pytest
 
 import profiling_middleware
+from profiling_middleware.failures import Failure
 from profiling_middleware.model import (
     Artifact,
     CaptureInfo,
@@ -28,7 +29,9 @@ from profiling_middleware.model import (
 )
 from profiling_middleware.process import THIS_PROCESS
 from profiling_middleware.sampling import why_not_native
+from profiling_middleware.status import EngineStatus, Status, WaitingStatus
 from profiling_middleware.stores import KeyTaken
+from profiling_middleware.upload_counts import StoredCapture, UploadCounts
 
 DEADLINE = 10.0
 """Seconds that anything may take; reaching it is a failure, not a pause."""
@@ -233,3 +236,54 @@ def run_python(tmp_path: Path) -> RunPython:
         return ran
 
     return run
+
+
+@pytest.fixture
+def make_status() -> Callable[..., Status]:
+    """The state of a profiler that has something to tell everywhere, with anything in it replaced by name."""
+
+    def make(**changes: Any) -> Status:
+        values: dict[str, Any] = {
+            "service": "checkout",
+            "instance": "web-1-7-0a1b2c3d",
+            "enabled": True,
+            "kinds": ("cpu", "wall"),
+            "interval": 300.0,
+            "duration": 120.0,
+            "store": "s3://stl-debugging-prod",
+            "next_window": 41.6,
+            "missed_windows": 6,
+            "running_captures": 2,
+            "failed_captures": 5,
+            "uploads": UploadCounts(
+                taken=7,
+                adopted=1,
+                stored=3,
+                stored_bytes=49_357,
+                failures=2,
+                dropped=1,
+                last_stored=(
+                    StoredCapture(key="the/last/key", kind="cpu", size=2048, stored_ns=1_769_441_400_250_000_000),
+                ),
+            ),
+            "waiting": WaitingStatus(
+                captures=4,
+                size=2048,
+                place="/var/spool/checkout",
+                spooled=3,
+                spooled_size=1024,
+                spool_trouble="No space left on device",
+            ),
+            "last_failures": (Failure(what="upload", reason="no network", times=2, last_ns=1_769_441_401_000_000_000),),
+            "engine": EngineStatus(
+                name="python",
+                why_not_native="the C extension was not built",
+                interval=0.02,
+                cpu_seconds=1.25,
+                cpu_share=0.004,
+                max_share=0.01,
+            ),
+        }
+        return Status(**(values | changes))
+
+    return make

@@ -385,7 +385,12 @@ def test_the_status_says_how_it_is_doing(settings: Settings, deadline: float) ->
         assert status.store == settings.store
         assert status.next_window is not None
         assert 290 < status.next_window <= 300
-        assert (status.uploads.stored, status.uploads.failures, status.waiting) == (1, 0, 0)
+        assert (status.uploads.stored, status.uploads.failures, status.waiting.captures) == (1, 0, 0)
+        assert (status.service, status.interval, status.duration) == ("watcher", 300, 120)
+        assert [(stored.kind, stored.key) for stored in status.uploads.last_stored] == [
+            ("cpu", status.uploads.last_key)
+        ]
+        assert status.running_captures == 2
         assert (status.failed_captures, status.missed_windows) == (0, 0)
 
 

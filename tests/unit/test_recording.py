@@ -71,7 +71,7 @@ class ScriptedEngine:
         return 0.001
 
     def report(self) -> EngineReport:
-        return EngineReport(looks=self.looks)
+        return EngineReport(looks=self.looks, cpu_ns=self.looks * 1000)
 
     def close(self) -> None:
         self.closed = True
@@ -448,6 +448,53 @@ def test_an_engine_that_fails_takes_what_was_collected_with_it_and_it_begins_ane
     assert total(read_pprof(recorder.on_demand("block", None, ON_DEMAND).result.result(deadline).artifact.body)) >= 0
     assert len(engines.made) == 2
     assert len(engines.made[1].listeners) == 1
+
+
+def test_when_windows_end_what_was_collected_is_forgotten_and_captures_on_demand_go_on(
+    recorder: Recorder, engines: Engines, timer: TimerThread, deadline: float
+) -> None:
+    ask(timer, recorder.collect, deadline)
+    windows = ask(timer, lambda: recorder.window(["cpu", "block"], timer.timeline.now() + 60), deadline)
+    on_demand = recorder.on_demand("cpu", 60, ON_DEMAND)
+    looks = engines.made[0].looks
+    wait_for(lambda: engines.made[0].looks > looks + 50, deadline)
+
+    ask(timer, lambda: recorder.end_windows("switched off"), deadline)
+
+    for window in windows:
+        assert b"partial: switched off" in text(window, deadline)
+    before = read_pprof(windows[1].result.result(deadline).artifact.body)
+    assert (recorder.running, recorder.collects, len(engines.made[0].listeners)) == (1, False, 1)
+    assert not on_demand.result.done()
+    assert total(before) >= 50_000_000
+
+    def collected_anew() -> object:
+        recorder.collect()
+        collector = recorder._standing.collector
+        return collector.collected().block if collector is not None else None
+
+    assert ask(timer, collected_anew, deadline) == {}
+
+
+def test_where_the_engine_fails_while_windows_end_nothing_is_collected_any_more(
+    recorder: Recorder, engines: Engines, timer: TimerThread, deadline: float
+) -> None:
+    ask(timer, recorder.collect, deadline)
+    engines.made[0].fails_at["detach"] = OSError("no more")
+
+    with pytest.raises(OSError, match="no more"):
+        ask(timer, lambda: recorder.end_windows("switched off"), deadline)
+
+    assert (recorder.collects, engines.made[0].closed, recorder.engine_in_use) == (False, True, None)
+
+
+def test_what_the_engine_costs_is_noted_while_it_looks(
+    recorder: Recorder, engines: Engines, timer: TimerThread, deadline: float
+) -> None:
+    recorder.on_demand("cpu", 0.05, ON_DEMAND).result.result(deadline)
+
+    assert recorder.engine_in_use == ("scripted", 1000.0)
+    assert recorder.cost.total_ns == engines.made[0].report().cpu_ns > 0
 
 
 def test_rates_are_the_engines_at_once_and_the_next_ones_too(

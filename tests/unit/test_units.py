@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiling_middleware.units import format_duration, format_size, parse_duration, parse_share, parse_size
+from profiling_middleware.units import (
+    format_duration,
+    format_size,
+    format_time,
+    parse_duration,
+    parse_share,
+    parse_size,
+)
 
 NANOSECONDS = {"ns": 1, "us": 10**3, "\u00b5s": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 
@@ -200,3 +207,15 @@ def test_what_is_no_share_is_refused_with_a_remedy(text: str) -> None:
 @given(st.integers(0, 10_000))
 def test_a_percentage_and_its_fraction_are_the_same_share(basis_points: int) -> None:
     assert parse_share(f"{basis_points / 100}%") == pytest.approx(parse_share(f"{basis_points / 10_000}"), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("utc_ns", "text"),
+    [
+        (0, "1970-01-01T00:00:00.000Z"),
+        (1_769_441_400_250_999_999, "2026-01-26T15:30:00.250Z"),
+        (1_769_441_400_999_999_999, "2026-01-26T15:30:00.999Z"),
+    ],
+)
+def test_a_time_is_written_in_utc(utc_ns: int, text: str) -> None:
+    assert format_time(utc_ns) == text

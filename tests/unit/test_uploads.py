@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,10 @@ from profiling_middleware.private_file import PrivateFile
 from profiling_middleware.stores import StoreError
 from profiling_middleware.uploads import Uploads
 from profiling_middleware.waiting.backlog import Backlog
+from profiling_middleware.waiting.capture_file import size_of
 from profiling_middleware.waiting.memory import MAX_BYTES, Memory
+from profiling_middleware.waiting.private_directory import PrivateDirectory
+from profiling_middleware.waiting.spool import Spool
 
 MakeArtifact = Callable[..., Artifact]
 AWAY = StoreError("S3 was not reached: check the network")
@@ -90,6 +94,21 @@ def test_a_capture_is_stored_under_its_key(
     counts = uploads.counts
     assert (counts.stored, counts.stored_bytes, counts.failures, counts.dropped) == (1, 30, 0, 0)
     assert counts.last_key == artifact.key
+    (stored,) = counts.last_stored
+    assert (stored.key, stored.kind, stored.size) == (artifact.key, "cpu", 30)
+    assert abs(stored.stored_ns - time.time_ns()) < 60e9
+
+
+def test_the_last_ten_that_were_stored_are_remembered_the_newest_first(
+    uploads: Uploads, settled: Any, make_artifact: MakeArtifact
+) -> None:
+    for number in range(12):
+        uploads.add(make_artifact(number))
+        settled()
+
+    assert [stored.key for stored in uploads.counts.last_stored] == [
+        f"profiles/watcher/cpu/{number}.pprof.gz" for number in range(11, 1, -1)
+    ]
 
 
 def test_one_line_says_what_was_stored_where(
@@ -200,6 +219,52 @@ def test_what_could_not_be_stored_waits(
     assert uploads.waiting == (1, 70)
     assert (uploads.counts.stored, uploads.counts.failures, uploads.counts.dropped) == (0, 1, 0)
     assert uploads.counts.last_failure == "S3 was not reached: check the network"
+    (failure,) = uploads.failures.last
+    assert (failure.what, failure.reason, failure.times) == ("upload", uploads.counts.last_failure, 1)
+
+
+def test_a_capture_that_is_lost_is_among_the_failures(uploads: Uploads, make_artifact: MakeArtifact) -> None:
+    uploads.add(make_artifact(1, size=2000))  # more than the memory holds
+
+    (failure,) = uploads.failures.last
+    assert (failure.what, failure.reason, failure.times) == ("lost", "memory for waiting captures is full", 1)
+
+
+def test_what_waits_on_disk_is_told_apart_from_what_waits_in_memory(
+    store: Any, retries: Retries, logger: logging.Logger, tmp_path: Path, make_artifact: MakeArtifact, deadline: float
+) -> None:
+    directory = tmp_path / "spool"
+    room = size_of(make_artifact(1, size=70))
+
+    def open_spool() -> Spool:
+        return Spool(PrivateDirectory(directory), "me", room, lambda: make_artifact(1).info.started_ns)
+
+    uploads = Uploads(store, Backlog(open_spool, Memory(1000), logger), logger, retries)
+    assert (uploads.spooled, uploads.spool_trouble, uploads.waiting_place) == ((0, 0), None, "memory")
+    store.refusals = [AWAY]
+    uploads.add(make_artifact(1, size=70))
+    retries.wait()
+    uploads.add(make_artifact(2, size=300))  # does not fit in there
+
+    assert (uploads.spooled, uploads.waiting) == ((1, room), (2, room + 300))
+    assert uploads.waiting_place == str(directory)
+    uploads.finish(deadline)
+
+
+def test_a_spool_that_cannot_be_used_says_why(
+    store: Any, retries: Retries, logger: logging.Logger, make_artifact: MakeArtifact, deadline: float
+) -> None:
+    def open_spool() -> Spool:
+        raise OSError(28, "No space left on device")
+
+    uploads = Uploads(store, Backlog(open_spool, Memory(1000), logger), logger, retries)
+    store.refusals = [AWAY]
+    uploads.add(make_artifact(1, size=70))
+    retries.wait()
+
+    assert (uploads.spool_trouble, uploads.waiting_place) == ("No space left on device", "memory")
+    assert (uploads.spooled, uploads.waiting) == ((0, 0), (1, 70))
+    uploads.finish(deadline)
 
 
 def test_one_line_says_what_failed_with_kind_key_bytes_seconds_and_outlook(

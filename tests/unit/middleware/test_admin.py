@@ -14,7 +14,7 @@ import pytest
 
 from profiling_middleware.config import Settings
 from profiling_middleware.middleware.admin import Admin, Pending
-from profiling_middleware.middleware.messages import AdminRequest, AdminResponse
+from profiling_middleware.middleware.messages import AdminRequest, AdminResponse, Awaited
 from profiling_middleware.middleware.service import ProfilerService
 from profiling_middleware.profiler import Profiler
 from profiling_middleware.recording import MAX_ON_DEMAND, CaptureCancelled
@@ -48,15 +48,15 @@ def storeless() -> Iterator[Admin]:
     profiler.stop()
 
 
-def response(answer: AdminResponse | Pending, deadline: float = 10) -> AdminResponse:
+def response(answer: AdminResponse | Awaited, deadline: float = 10) -> AdminResponse:
     """The answer, once its capture has ended."""
-    if isinstance(answer, Pending):
-        answer.result.exception(deadline)
-        return answer.response()
-    return answer
+    if isinstance(answer, AdminResponse):
+        return answer
+    answer.result.exception(deadline)
+    return answer.response()
 
 
-def pending(answer: AdminResponse | Pending) -> Pending:
+def pending(answer: AdminResponse | Awaited) -> Pending:
     assert isinstance(answer, Pending), answer
     return answer
 
@@ -79,6 +79,30 @@ def test_the_index_shows_what_can_be_captured_and_how_the_profiler_is_doing(
     assert (answer.status, answer.media_type) == (200, "text/html; charset=utf-8")
     for shown in ('href="cpu?seconds=30"', 'href="wall?seconds=30"', "cmdline", profiler.instance, settings.store):
         assert shown in page
+
+
+def test_the_index_is_json_for_programs(
+    admin: Admin, profiler: Profiler, settings: Settings, make_request: MakeRequest
+) -> None:
+    answer = response(admin.answer(make_request(path="/debug/pprof/", query="format=json")))
+
+    state = json.loads(answer.body)
+    assert (answer.status, answer.media_type) == (200, "application/json")
+    assert dict(answer.headers)["X-Profile-Instance"] == state["instance"] == profiler.instance
+    assert (state["enabled"], state["uploads"]["store"]) == (False, settings.store)
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("format=xml", "format = 'xml' is unknown: choose from html, json"),
+        ("seconds=1", "'seconds' is no parameter here: choose from format"),
+    ],
+)
+def test_a_bad_parameter_of_the_index_is_400(admin: Admin, make_request: MakeRequest, query: str, message: str) -> None:
+    answer = response(admin.answer(make_request(path="/debug/pprof/", query=query)))
+
+    assert (answer.status, answer.body) == (400, f"profiling: {message}\n".encode())
 
 
 def test_the_path_without_its_slash_leads_to_the_index(admin: Admin, make_request: MakeRequest) -> None:
@@ -110,7 +134,7 @@ def test_an_unknown_profile_is_404_and_says_what_there_is(admin: Admin, make_req
     assert answer.status == 404
     assert (
         answer.body
-        == b"profiling: there is no such profile: there are block, cpu, mutex, trace, wall, profile, cmdline\n"
+        == b"profiling: there is no such profile: there are block, cpu, mutex, trace, wall, profile, cmdline, metrics\n"
     )
     assert ("X-Go-Pprof", "1") in answer.headers
 
@@ -124,7 +148,7 @@ def test_the_last_seconds_are_refused_where_none_are_kept(admin: Admin, make_req
 
 
 @pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "get"])
-@pytest.mark.parametrize("path", ["/debug/pprof", "/debug/pprof/", "/debug/pprof/cpu", "/debug/pprof/cmdline"])
+@pytest.mark.parametrize("path", ["/debug/pprof", "/debug/pprof/", "/debug/pprof/cpu", "/debug/pprof/metrics"])
 def test_every_method_but_get_is_405(admin: Admin, make_request: MakeRequest, method: str, path: str) -> None:
     answer = response(admin.answer(make_request(method=method, path=path)))
 
@@ -133,7 +157,7 @@ def test_every_method_but_get_is_405(admin: Admin, make_request: MakeRequest, me
     assert answer.body == f"profiling: {method} is not allowed: use GET\n".encode()
 
 
-@pytest.mark.parametrize("path", ["", "/", "/cpu", "/cmdline", "/heap"])
+@pytest.mark.parametrize("path", ["", "/", "/cpu", "/cmdline", "/heap", "/metrics", "/enable", "/disable"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_one_who_may_not_learns_nothing_and_causes_no_work(
     settings: Settings, make_request: MakeRequest, path: str, method: str
