@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 from profiling_middleware.imports import Imports
 from profiling_middleware.threads import OwnThread
@@ -38,8 +38,15 @@ class Resident(Protocol):
         """Ends, within a bound."""
 
 
+class Mounted(Protocol):
+    """A mounted middleware, whether profiling is on or off."""
+
+    def follow(self, profiler: Any, /) -> None:
+        """There is a profiler that is on: if it has the same settings, requests are labelled and traced for it."""
+
+
 class Claimant(Protocol):
-    """A mounted middleware."""
+    """A mounted middleware that has profiling on."""
 
     @property
     def settings(self) -> object:
@@ -55,8 +62,9 @@ class Process:
     def __init__(self) -> None:
         self.resident: Resident | None = None
         self._claim: weakref.ref[Claimant] | None = None
+        self._mounted: weakref.WeakSet[Mounted] = weakref.WeakSet()
         self.lock = threading.Lock()
-        """Held while a resident moves in."""
+        """Held while a resident moves in, or a middleware is mounted."""
         self.imports = Imports()
         self._hooked = False
         self._flushed = False
@@ -67,6 +75,17 @@ class Process:
     def claimant(self) -> Claimant | None:
         """Who wants to have a profiler here, while it lives."""
         return self._claim() if self._claim is not None else None
+
+    @property
+    def mounted(self) -> list[Mounted]:
+        """The middlewares that are mounted in this process."""
+        with self.lock:
+            return list(self._mounted)
+
+    def mount(self, mounted: Mounted) -> None:
+        """Remembers a middleware for as long as it lives."""
+        with self.lock:
+            self._mounted.add(mounted)
 
     def claim(self, claimant: Claimant) -> None:
         """Announces a profiler before there is one. Raises RuntimeError when one with other settings is announced."""

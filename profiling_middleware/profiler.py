@@ -112,6 +112,50 @@ class Profiler:
             self._started = False
             self._build()
 
+    def enable(self, timeout: float = STOP_SECONDS) -> None:
+        """Switches profiling on, as PROFILE_ENABLED does, and starts the profiler if it is not running.
+
+        From any thread, at any time; doing it twice changes nothing. It stays on over `stop()` and `start()`, and a
+        forked child has the state of its parent. Returns when the first window is open, after `timeout` seconds at the
+        latest. Raises RuntimeError when another profiler runs in this process.
+        """
+        with self._lock:
+            before, was_started = self._enabled, self._started
+            if before and was_started:
+                return
+            # First the store: whoever sees that profiling is on counts on it.
+            uploads = self._uploads
+            if uploads is None:
+                uploads = self._uploads = self._make_uploads()
+                self._pipeline.upload_to(uploads)
+            self._enabled = True
+            try:
+                self.start()
+                if was_started:
+                    self._begin_windows(uploads)
+                self._periodic.settle(timeout)
+            except Exception:
+                self._enabled = before
+                self.labels.label_with(None)
+                raise
+
+    def disable(self, timeout: float = STOP_SECONDS) -> None:
+        """Switches profiling off: windows end, marked partial, and are uploaded; what was collected is forgotten.
+
+        Captures on demand go on. From any thread; doing it twice changes nothing. Returns when nothing is collected
+        any more, after `timeout` seconds at the latest; uploads are not waited for.
+        """
+        with self._lock:
+            was_running, self._enabled = self._enabled and self._started, False
+            if not was_running:
+                return
+            self.labels.label_with(None)
+            self._periodic.end("profiling was switched off", timeout)
+            self._pipeline.release_thread()
+            if self._uploads is not None:
+                self._uploads.release_thread()
+            self._logger.info("profiling: switched off, instance %s", self._instance)
+
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -218,7 +262,7 @@ class Profiler:
 
     @property
     def enabled(self) -> bool:
-        """Whether profiling is on: so the settings say."""
+        """Whether profiling is on: by the settings, or since `enable()`; until `disable()`."""
         return self._enabled
 
     @property
@@ -334,6 +378,8 @@ class Profiler:
         )
 
     def _begin_windows(self, uploads: Uploads) -> None:
+        for mounted in THIS_PROCESS.mounted:
+            mounted.follow(self)
         self.labels.label_with(make_label_maker(self.settings))
         log_start(self.settings, self._kinds, self._instance, uploads.store.place)
         if not self._has_warned:  # a forked child has it from its parent, and need not say it again

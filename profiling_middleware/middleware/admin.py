@@ -18,6 +18,7 @@ from profiling_middleware.middleware.messages import PREFIX, AdminRequest, Admin
 from profiling_middleware.middleware.pages import index_page
 from profiling_middleware.middleware.query import CaptureQuery, QueryError, parse_capture_query, parse_index_format
 from profiling_middleware.middleware.state import state_response
+from profiling_middleware.middleware.switch import SWITCHES, switch, switch_refusal
 from profiling_middleware.pipeline import Result
 from profiling_middleware.process import THIS_PROCESS
 from profiling_middleware.profiler import NO_FLIGHT, Profiler
@@ -79,8 +80,9 @@ class Admin:
 
     def _route(self, request: AdminRequest) -> AdminResponse | Awaited:
         name = request.path[len(PREFIX) :]
-        if request.method != "GET":
-            return error(405, f"profiling: {request.method[:20]} is not allowed: use GET", ("Allow", "GET"))
+        allowed = "POST" if name[1:] in SWITCHES else "GET"
+        if request.method != allowed:
+            return error(405, f"profiling: {request.method[:20]} is not allowed: use {allowed}", ("Allow", allowed))
         if name == "":
             return error(308, "profiling: see /debug/pprof/", ("Location", f"{quote(request.root)}{PREFIX}/"))
         kind = _ALIASES.get(name[1:], name[1:])
@@ -96,6 +98,7 @@ class Admin:
             "": self._index,
             "cmdline": self._cmdline,
             "metrics": self._metrics,
+            **dict.fromkeys(SWITCHES, self._switch),
         }
 
     def _index(self, request: AdminRequest) -> AdminResponse:
@@ -127,6 +130,13 @@ class Admin:
             return AdminResponse(200, body, content_type)
 
         return Later(scrape, self._settings.logger)
+
+    def _switch(self, request: AdminRequest) -> AdminResponse | Awaited:
+        refused = switch_refusal(request, self._settings)
+        if refused is not None:
+            return refused
+        name = request.path[len(PREFIX) + 1 :]
+        return Later(lambda: switch(self._profiler(), name), self._settings.logger)
 
     def _capture(self, kind: str, request: AdminRequest) -> AdminResponse | Awaited:
         default = min(_DEFAULT_TRACE_SECONDS if kind == "trace" else _DEFAULT_SECONDS, self._settings.max_seconds)

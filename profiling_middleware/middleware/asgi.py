@@ -44,7 +44,7 @@ class ProfilingMiddleware:
             self._service = ProfilerService(Settings())
         self._started = False
         self._look_for = self._what_to_look_for()
-        self._service.on_tracing = self._look_again
+        self._service.on_change = self._look_again
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -97,16 +97,19 @@ class ProfilingMiddleware:
                 end_work(token)
 
     def _what_to_look_for(self) -> str:
-        # With profiling off one comparison is all that a request pays. Otherwise, or while there is something to do
+        # While profiling is off one comparison is all that a request pays. Otherwise, or while there is something to do
         # before the first one may pass, it is looked for what every path contains.
-        return "" if self._wants_start or self._service.spans is not None else PREFIX
+        wants_all = self._service.label_maker is not None or self._service.spans is not None
+        return "" if wants_all or (self._wants_start and not self._started) else PREFIX
 
     def _look_again(self) -> None:
-        self._look_for = self._what_to_look_for()
+        # Labels and spans change on two threads: whoever writes last must have seen both.
+        while self._look_for != (wanted := self._what_to_look_for()):
+            self._look_for = wanted
 
     @property
     def _wants_start(self) -> bool:
-        return self._service.settings.enabled or (self._refused is not None and not self._started)
+        return self._service.wants_start or (self._refused is not None and not self._started)
 
     def _start(self) -> None:
         """Begins periodic profiling: at the end of the lifespan's start-up, else at the first request."""

@@ -16,5 +16,5 @@ def post_worker_init(worker: object) -> None:
     mounted = THIS_PROCESS.claimant
     service = mounted if isinstance(mounted, ProfilerService) else ProfilerService(Settings.from_env())
     THIS_PROCESS.notice_sigterm()
-    if service.settings.enabled:
+    if service.wants_start:
         service.start()

@@ -36,7 +36,9 @@ def index_page(status: Status, kinds: Sequence[str]) -> str:
         "cpu.pprof.gz</code>. Parameters: <code>seconds</code>, <code>format</code> (pprof, html, speedscope, text), "
         "<code>upload=0</code> keeps it out of the store, <code>wait=0</code> answers at once with its key.</p>"
         f"<h1>This process</h1><table>{facts}</table>{_uploads(status)}{_failures(status)}"
-        "<p>The same for programs: <a href='?format=json'>JSON</a>, <a href=metrics>Prometheus</a>.</p></html>"
+        "<p>The same for programs: <a href='?format=json'>JSON</a>, <a href=metrics>Prometheus</a>. "
+        "<code>curl -X POST …/debug/pprof/enable</code> and <code>…/disable</code>, with PROFILE_TOKEN, switch "
+        "profiling in the process that answers.</p></html>"
     )
 
 

@@ -37,8 +37,9 @@ class ProfilerService:
         self.endpoints = Endpoints()
         self.spans: RequestSpans | None = None
         """Set while requests are to be traced."""
-        self.on_tracing: Callable[[], object] = lambda: None
-        """Called when that has changed, on any thread."""
+        self.on_change: Callable[[], object] = lambda: None
+        """Called when one of the two has changed, on any thread."""
+        THIS_PROCESS.mount(self)
         if settings.enabled:
             THIS_PROCESS.claim(self)
             THIS_PROCESS.notice_sigterm()
@@ -54,13 +55,30 @@ class ProfilerService:
             with THIS_PROCESS.imports.underway():
                 from profiling_middleware.profiler import Profiler
 
-            self._profiler = Profiler.shared(self.settings)
-            self._profiler.requests.on_change(self._tracing_changed)
+            self.follow(Profiler.shared(self.settings))
+        assert self._profiler is not None
         return self._profiler
+
+    def follow(self, profiler: Profiler) -> None:
+        """Labels and traces requests for `profiler` from now on, whenever it wants that, if it has these settings."""
+        if self._profiler is None and profiler.settings == self.settings:
+            self._profiler = profiler
+            profiler.requests.on_change(self._tracing_changed)
+            profiler.labels.on_change(self._labels_changed)
+
+    @property
+    def wants_start(self) -> bool:
+        """Whether profiling is on, by the settings or since somebody has switched it, and has not begun."""
+        profiler = self._profiler
+        return self.settings.enabled if profiler is None else profiler.enabled and not profiler.started
 
     def _tracing_changed(self, traced: bool) -> None:
         self.spans = self._profiler.requests if traced and self._profiler is not None else None
-        self.on_tracing()
+        self.on_change()
+
+    def _labels_changed(self, maker: LabelMaker | None) -> None:
+        self.label_maker = maker
+        self.on_change()
 
     def admin(self) -> Admin:
         """The routes."""
@@ -90,9 +108,7 @@ class ProfilerService:
         if self._stopping.wait(_SETTLE_SECONDS):
             return
         try:
-            profiler = self.profiler()
-            profiler.start()
-            self.label_maker = profiler.label_maker
+            self.profiler().start()
         except Exception:
             self.settings.logger.exception("profiling: not started; the service is not affected")
 
@@ -104,7 +120,6 @@ class ProfilerService:
                 self._starter.join(_LOAD_SECONDS)
                 self._starter = None
                 self._stopping.clear()
-            self.label_maker = None
             if self._profiler is not None:
                 self._profiler.stop()
             THIS_PROCESS.renounce()

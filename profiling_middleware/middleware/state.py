@@ -11,9 +11,12 @@ from profiling_middleware.units import format_time
 from profiling_middleware.upload_counts import StoredCapture, UploadCounts
 
 
-def state_response(status: Status) -> AdminResponse:
-    """The state."""
-    body = json.dumps(state_document(status), ensure_ascii=False, indent=2).encode("utf-8", "replace") + b"\n"
+def state_response(status: Status, *, acted_on: str | None = None) -> AdminResponse:
+    """The state; `acted_on` says whose it is that a request has changed."""
+    document = state_document(status)
+    if acted_on is not None:
+        document = {"acted_on": acted_on, **document}
+    body = json.dumps(document, ensure_ascii=False, indent=2).encode("utf-8", "replace") + b"\n"
     return AdminResponse(200, body, "application/json", (("X-Profile-Instance", status.instance),))
 
 

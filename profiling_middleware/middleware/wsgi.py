@@ -40,13 +40,19 @@ class WSGIProfilingMiddleware:
         """
         self.app = app
         self._service = ProfilerService(Settings.from_env() if settings is None else settings)
-        self._look_again()
-        self._service.on_tracing = self._look_again
         self._started = False
+        self._look_for = self._what_to_look_for()
+        self._service.on_change = self._look_again
+
+    def _what_to_look_for(self) -> str:
+        # While profiling is off one comparison is all that a request pays; else it is for what every path contains.
+        wants_all = self._service.label_maker is not None or self._service.spans is not None
+        return "" if wants_all or (self._service.wants_start and not self._started) else PREFIX
 
     def _look_again(self) -> None:
-        # With profiling off one comparison is all that a request pays; else it is for what every path contains.
-        self._look_for = "" if self._service.settings.enabled or self._service.spans is not None else PREFIX
+        # Labels and spans change on two threads: whoever writes last must have seen both.
+        while self._look_for != (wanted := self._what_to_look_for()):
+            self._look_for = wanted
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         try:
@@ -57,7 +63,8 @@ class WSGIProfilingMiddleware:
             return self.app(environ, start_response)
         if not self._started:
             self._started = True
-            if self._service.settings.enabled:
+            self._look_again()
+            if self._service.wants_start:
                 self._service.start()
         path = environ.get("PATH_INFO", "")
         if PREFIX in path and is_admin_path(path):

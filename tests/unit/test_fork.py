@@ -482,3 +482,79 @@ with Profiler(on) as profiler:
     )
 
     assert output == "True []\n"
+
+
+def test_a_child_of_a_profiler_that_was_switched_on_is_on_and_has_windows_of_its_own(run: Run, tmp_path: Path) -> None:
+    output = run(
+        """
+import dataclasses
+
+def in_child():
+    profiler.record("cpu", 0.01, upload=False).result.result(20)
+    state = profiler.enabled, profiler.started, profiler.status.running_captures
+    profiler.stop()
+    return state
+
+profiler = Profiler(dataclasses.replace(off, types=("cpu",)))
+profiler.enable()
+print(child(in_child), profiler.enabled)
+profiler.stop()
+"""
+    )
+
+    assert output == "(True, True, 1) True\n"
+    assert len(stored(tmp_path / "store")) == 2
+
+
+def test_a_child_of_a_profiler_that_was_switched_off_is_off_and_can_be_switched_on(run: Run, tmp_path: Path) -> None:
+    output = run(
+        """
+def in_child():
+    before = profiler.enabled, profiler.status.next_window, profiler.label_maker, threads()
+    profiler.enable()
+    after = profiler.enabled, profiler.status.running_captures
+    profiler.stop()
+    return before, after
+
+with Profiler(on) as profiler:
+    profiler.disable()
+    print(child(in_child), profiler.enabled)
+"""
+    )
+
+    assert output == "((False, None, None, []), (True, 1)) False\n"
+    assert len(stored(tmp_path / "store")) == 2
+
+
+def test_a_child_that_is_forked_while_another_thread_switches_can_be_switched(run: Run) -> None:
+    output = run(
+        """
+import dataclasses
+
+stop = threading.Event()
+
+def switch():
+    while not stop.is_set():
+        profiler.enable()
+        profiler.disable()
+        wait_until_the_window_is_open()  # and is encoded: they would come faster than that
+
+def in_child():
+    profiler.disable()
+    profiler.enable()
+    state = profiler.enabled, profiler.status.running_captures
+    profiler.stop()
+    return state
+
+profiler = Profiler(dataclasses.replace(off, types=("cpu",)))
+profiler.enable()
+switcher = threading.Thread(target=switch)
+switcher.start()
+print({child(in_child) for _ in range(5)})
+stop.set()
+switcher.join()
+profiler.stop()
+"""
+    )
+
+    assert output == "{'(True, 1)'}\n"

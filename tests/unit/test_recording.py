@@ -497,6 +497,19 @@ def test_what_the_engine_costs_is_noted_while_it_looks(
     assert recorder.cost.total_ns == engines.made[0].report().cpu_ns > 0
 
 
+def test_when_windows_end_and_nothing_else_runs_there_is_no_share_of_a_core_any_more(
+    recorder: Recorder, timer: TimerThread, deadline: float
+) -> None:
+    ask(timer, recorder.collect, deadline)
+
+    def share_afterwards() -> float | None:
+        recorder.cost.share = 0.5
+        recorder.end_windows("switched off")
+        return recorder.cost.share
+
+    assert ask(timer, share_afterwards, deadline) is None
+
+
 def test_rates_are_the_engines_at_once_and_the_next_ones_too(
     recorder: Recorder, engines: Engines, timer: TimerThread, deadline: float
 ) -> None:

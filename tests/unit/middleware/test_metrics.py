@@ -90,6 +90,17 @@ def test_a_scraper_gets_openmetrics_if_it_wants_that(told: Profiler) -> None:
     assert text.endswith(b"# EOF\n")
 
 
+def test_the_state_is_read_when_somebody_scrapes(profiler: Profiler) -> None:
+    registry = CollectorRegistry()
+    registry.register(ProfilerCollector(profiler))
+    assert values(generate_latest(registry))["profiling_enabled"] == 0
+
+    profiler.enable()
+
+    assert values(generate_latest(registry))["profiling_enabled"] == 1
+    assert values(generate_latest(registry))["profiling_captures_running"] == 1
+
+
 def test_without_a_profiler_it_is_the_one_that_runs_here(settings: Settings) -> None:
     registry = CollectorRegistry()
     registry.register(ProfilerCollector())

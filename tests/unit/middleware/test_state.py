@@ -69,3 +69,8 @@ def test_what_is_not_there_is_null() -> None:
     assert (state["next_window_seconds"], state["uploads"]["store"]) == (None, None)
     assert (state["engine"]["name"], state["engine"]["own_cpu_share"]) == (None, None)
     assert (state["last_uploads"], state["last_failures"]) == ([], [])
+
+
+def test_an_answer_to_a_change_says_whose_state_it_is(make_status: MakeStatus) -> None:
+    assert "acted_on" not in json.loads(state_response(make_status()).body)
+    assert json.loads(state_response(make_status(), acted_on="this one").body)["acted_on"] == "this one"
