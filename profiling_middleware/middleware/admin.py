@@ -13,6 +13,7 @@ from profiling_middleware.config import Settings
 from profiling_middleware.encoders.views import VIEWS
 from profiling_middleware.keys import own_key
 from profiling_middleware.middleware.access import refusal
+from profiling_middleware.middleware.cmdline import shown_command_line
 from profiling_middleware.middleware.messages import PREFIX, AdminRequest, AdminResponse, error
 from profiling_middleware.middleware.pages import index_page
 from profiling_middleware.middleware.query import CaptureQuery, QueryError, parse_capture_query
@@ -85,7 +86,8 @@ class Admin:
             page = index_page(self._profiler().status, sorted(CAPTURES))
             return AdminResponse(200, page.encode(), "text/html; charset=utf-8")
         if kind == "cmdline":
-            return AdminResponse(200, "\x00".join(sys.orig_argv).encode("utf-8", "replace"))
+            shown = shown_command_line(sys.orig_argv, self._settings.token)
+            return AdminResponse(200, "\x00".join(shown).encode("utf-8", "replace"))
         if kind in CAPTURES:
             return self._capture(kind, request)
         return error(404, f"profiling: there is no such profile: there are {_routes()}")
