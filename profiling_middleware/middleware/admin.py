@@ -12,7 +12,7 @@ from profiling_middleware.captures import CAPTURES
 from profiling_middleware.config import Settings
 from profiling_middleware.encoders.views import VIEWS
 from profiling_middleware.keys import own_key
-from profiling_middleware.middleware.access import refusal
+from profiling_middleware.middleware.access import names_token, refusal
 from profiling_middleware.middleware.cmdline import shown_command_line
 from profiling_middleware.middleware.messages import PREFIX, AdminRequest, AdminResponse, error
 from profiling_middleware.middleware.pages import index_page
@@ -64,11 +64,9 @@ class Admin:
 
     def answer(self, request: AdminRequest) -> AdminResponse | Pending:
         """Does not wait, and raises nothing: what fails in here is answered and logged."""
-        refused = refusal(request, self._settings)
-        if refused is not None:
-            return refused
         try:
-            return self._route(request)
+            refused = refusal(request, self._settings)
+            return refused if refused is not None else self._route(request)
         except RuntimeError as conflict:
             return error(409, f"profiling: {conflict}")
         except Exception as failure:
@@ -76,11 +74,13 @@ class Admin:
             return error(500, f"profiling: failed ({type(failure).__name__}); the log says why")
 
     def _route(self, request: AdminRequest) -> AdminResponse | Pending:
+        if names_token(request, self._settings):
+            return error(400, "profiling: PROFILE_TOKEN belongs in the Authorization header and nowhere else")
         if request.method != "GET":
             return error(405, f"profiling: {request.method[:20]} is not allowed: use GET", ("Allow", "GET"))
         name = request.path[len(PREFIX) :]
         if name == "":
-            return error(308, "profiling: see /debug/pprof/", ("Location", f"{quote(request.root)}{PREFIX}/"))
+            return error(308, "profiling: see /debug/pprof/", ("Location", f"{_link(request.root)}{PREFIX}/"))
         kind = _ALIASES.get(name[1:], name[1:])
         if kind == "":
             page = index_page(self._profiler().status, sorted(CAPTURES))
@@ -142,6 +142,11 @@ def _nowhere_to_go(query: CaptureQuery) -> AdminResponse:
         409,
         f"profiling: {why} needs a store for the capture: set PROFILE_S3_BUCKET or PROFILE_STORE, no upload=0",
     )
+
+
+def _link(root: str) -> str:
+    """A path on this server: two slashes at its beginning would name another one."""
+    return f"/{quote(root.strip('/'), errors='replace')}".rstrip("/")
 
 
 def _routes() -> str:

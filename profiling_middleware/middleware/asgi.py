@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiling_middleware.config import Settings, SettingsError
 from profiling_middleware.labels import CURRENT, end_work
-from profiling_middleware.middleware.messages import PREFIX, AdminRequest, AdminResponse, is_admin_path
+from profiling_middleware.middleware.messages import PREFIX, AdminRequest, AdminResponse, is_admin_path, not_readable
 from profiling_middleware.middleware.service import ProfilerService
 from profiling_middleware.model import Body
 from profiling_middleware.threads import OwnThread
@@ -50,8 +50,8 @@ class ProfilingMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             passes = self._look_for not in scope["path"]
-        except KeyError:  # a lifespan
-            passes = False
+        except (KeyError, TypeError):  # no path: a lifespan, or a mistake that is the application's to answer
+            passes = scope.get("type") != "lifespan"
         if passes:
             await self.app(scope, receive, send)
         elif scope["type"] == "lifespan" and self._refused is not None:
@@ -127,12 +127,19 @@ class ProfilingMiddleware:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._service.loaded:
             await _in_thread(self._service.admin)
-        answer = self._service.admin().answer(_request(scope))
+        answer = self._asked(scope)
         response = answer if isinstance(answer, AdminResponse) else await _wait(answer, receive)
         if response is not None:
             headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.all_headers()]
             await send({"type": "http.response.start", "status": response.status, "headers": headers})
             await _send_body(response.body, send)
+
+    def _asked(self, scope: Scope) -> AdminResponse | Pending:
+        try:
+            request = _request(scope)
+        except Exception as unreadable:
+            return not_readable(unreadable)
+        return self._service.admin().answer(request)
 
 
 _ENDS = ("lifespan.startup.failed", "lifespan.shutdown.complete", "lifespan.shutdown.failed")
@@ -155,23 +162,34 @@ class _LifespanSend:
 
 def _route_path(scope: Scope) -> str:
     """The path within this application: servers and mounts put their prefix before it, and say so in root_path."""
-    path: str = scope.get("path", "")
-    root: str = scope.get("root_path", "")
+    path: str = scope["path"]
+    root = _root(scope)
     return path[len(root) :] if root and path.startswith(root + "/") else path
 
 
+def _root(scope: Scope) -> str:
+    root = scope.get("root_path")
+    return root if isinstance(root, str) else ""
+
+
+def _end(given: object) -> tuple[str | None, int | None]:
+    """Address and port of one end of the connection, None where the server does not say, as of a unix socket."""
+    address, port = given if isinstance(given, list | tuple) and len(given) == 2 else (None, None)
+    return address if isinstance(address, str) else None, port if isinstance(port, int) else None
+
+
 def _request(scope: Scope) -> AdminRequest:
-    client, server = scope.get("client"), scope.get("server")
+    peer, peer_port = _end(scope.get("client"))
     return AdminRequest(
-        method=scope["method"],
+        method=str(scope.get("method")),
         path=_route_path(scope),
-        root=scope.get("root_path", ""),
+        root=_root(scope),
         query=scope.get("query_string", b"").decode("latin-1"),
-        headers=[(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]],
-        peer=client[0] if client else None,
-        peer_port=client[1] if client else None,
-        own_port=server[1] if server else None,
-        http_version=scope.get("http_version", ""),
+        headers=[(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope.get("headers", ())],
+        peer=peer,
+        peer_port=peer_port,
+        own_port=_end(scope.get("server"))[1],
+        http_version=str(scope.get("http_version", "")),
         can_wait=True,
     )
 

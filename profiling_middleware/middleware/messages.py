@@ -19,9 +19,9 @@ class AdminRequest:
     """The path within the application, beginning with PREFIX."""
     root: str
     """What stands before it on this server, for links."""
-    query: str
-    headers: Sequence[tuple[str, str]]
-    """Names in lower case, repeated ones repeated."""
+    query: str = field(repr=False)
+    headers: Sequence[tuple[str, str]] = field(repr=False)
+    """Names in lower case, repeated ones repeated. One of them holds a secret, so neither is in its repr."""
     peer: str | None
     """The address at the other end; None where there is none, as on a unix socket."""
     peer_port: int | None = None
@@ -57,7 +57,12 @@ class AdminResponse:
 
 def error(status: int, message: str, *headers: tuple[str, str]) -> AdminResponse:
     """An error in words. `go tool pprof` shows the body of an error only with this header."""
-    return AdminResponse(status, f"{message}\n".encode(), headers=(("X-Go-Pprof", "1"), *headers))
+    return AdminResponse(status, f"{message}\n".encode("utf-8", "replace"), headers=(("X-Go-Pprof", "1"), *headers))
+
+
+def not_readable(why: Exception) -> AdminResponse:
+    """The answer where a server hands on what is no request."""
+    return error(400, f"profiling: this is not a request that can be read ({type(why).__name__})")
 
 
 def is_admin_path(path: str) -> bool:

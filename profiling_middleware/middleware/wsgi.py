@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiling_middleware.config import Settings
 from profiling_middleware.labels import CURRENT, LabelMaker, Resolve, end_work
-from profiling_middleware.middleware.messages import PREFIX, AdminRequest, AdminResponse, is_admin_path
+from profiling_middleware.middleware.messages import PREFIX, AdminRequest, AdminResponse, is_admin_path, not_readable
 from profiling_middleware.middleware.service import ProfilerService
 
 if TYPE_CHECKING:
@@ -93,13 +93,22 @@ class WSGIProfilingMiddleware:
         return _ObservedBody(body, work)
 
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        answer = self._service.admin().answer(_request(environ))
+        answer = self._asked(environ)
         response = answer if isinstance(answer, AdminResponse) else _wait(answer, environ)
         if response is None:
             # The client has left; whatever is answered, nobody reads it.
             response = AdminResponse(499, b"")
         start_response(_status_line(response.status), response.all_headers())
+        if environ.get("REQUEST_METHOD") == "HEAD":
+            return []  # not every server leaves it out
         return [response.body] if isinstance(response.body, bytes) else response.body.chunks()
+
+    def _asked(self, environ: WSGIEnvironment) -> AdminResponse | Pending:
+        try:
+            request = _request(environ)
+        except Exception as unreadable:
+            return not_readable(unreadable)
+        return self._service.admin().answer(request)
 
 
 class _Work:
@@ -174,17 +183,22 @@ def _request(environ: WSGIEnvironment) -> AdminRequest:
         (key[5:].replace("_", "-").lower(), str(value)) for key, value in environ.items() if key.startswith("HTTP_")
     ]
     return AdminRequest(
-        method=environ["REQUEST_METHOD"],
-        path=environ.get("PATH_INFO", ""),
-        root=environ.get("SCRIPT_NAME", ""),
-        query=environ.get("QUERY_STRING", ""),
+        method=_text(environ, "REQUEST_METHOD"),
+        path=_text(environ, "PATH_INFO"),
+        root=_text(environ, "SCRIPT_NAME"),
+        query=_text(environ, "QUERY_STRING"),
         headers=headers,
-        peer=environ.get("REMOTE_ADDR") or None,
+        peer=_text(environ, "REMOTE_ADDR") or None,
         peer_port=_port(environ.get("REMOTE_PORT")),
         own_port=_port(environ.get("SERVER_PORT")),
-        http_version=environ.get("SERVER_PROTOCOL", "").removeprefix("HTTP/"),
+        http_version=_text(environ, "SERVER_PROTOCOL").removeprefix("HTTP/"),
         can_wait=bool(environ.get("wsgi.multithread")),
     )
+
+
+def _text(environ: WSGIEnvironment, name: str) -> str:
+    value = environ.get(name)
+    return value if isinstance(value, str) else ""
 
 
 def _port(text: object) -> int | None:
