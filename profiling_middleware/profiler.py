@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -18,6 +18,7 @@ from profiling_middleware.instruments.made import make_instruments
 from profiling_middleware.keys import new_instance_id
 from profiling_middleware.labels import LabelMaker
 from profiling_middleware.lane import Lane
+from profiling_middleware.limits import Limits
 from profiling_middleware.model import Artifact
 from profiling_middleware.pipeline import Pipeline, Request
 from profiling_middleware.process import THIS_PROCESS
@@ -59,6 +60,8 @@ class Status:
     waiting_bytes: int
     failed_captures: int
     missed_windows: int
+    limits_met: Mapping[str, int] = field(default_factory=dict)
+    """How often requests for captures have met which limit."""
 
 
 class Profiler:
@@ -260,6 +263,7 @@ class Profiler:
             waiting_bytes=waiting_bytes,
             failed_captures=self._recorder.failed + self._pipeline.dropped,
             missed_windows=schedule.missed if schedule is not None else 0,
+            limits_met=self.limits.met,
         )
 
     # -- the process -------------------------------------------------------------------------------------------
@@ -323,6 +327,8 @@ class Profiler:
             logger=logger,
         )
         self._schedule: Schedule | None = None
+        self.limits = Limits()
+        """What requests for captures may take."""
 
     def _make_uploads(self, store: Store) -> Uploads:
         backlog = make_backlog(self.settings, store.place, self._instance)

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import quote
 
+from profiling_middleware import limits
 from profiling_middleware.captures import CAPTURES
 from profiling_middleware.config import Settings
 from profiling_middleware.encoders.views import VIEWS
 from profiling_middleware.keys import own_key
+from profiling_middleware.limits import LimitMet, Place
 from profiling_middleware.middleware.access import names_token, refusal
 from profiling_middleware.middleware.cmdline import shown_command_line
 from profiling_middleware.middleware.messages import PREFIX, AdminRequest, AdminResponse, error
 from profiling_middleware.middleware.pages import index_page
 from profiling_middleware.middleware.query import CaptureQuery, QueryError, parse_capture_query
-from profiling_middleware.pipeline import Result
+from profiling_middleware.pipeline import QueueFull, Result
 from profiling_middleware.profiler import NO_FLIGHT, Profiler
-from profiling_middleware.recording import MAX_ON_DEMAND, Recording, TooManyCaptures
+from profiling_middleware.recording import MAX_ON_DEMAND, CaptureCancelled, Recording, TooManyCaptures
+from profiling_middleware.units import format_size
 
 _ALIASES: Mapping[str, str] = {"profile": "cpu", "lock": "mutex"}
 _DEFAULT_SECONDS, _DEFAULT_TRACE_SECONDS = 30.0, 5.0
@@ -31,6 +37,8 @@ class Pending:
 
     recording: Recording
     uploaded: bool
+    place: Place
+    logger: logging.Logger
 
     @property
     def result(self) -> Future[Result]:
@@ -39,20 +47,51 @@ class Pending:
     def cancel(self) -> None:
         """The client has left."""
         self.recording.cancel()
+        self.close()
+
+    def close(self) -> None:
+        """The client has its answer, or will not get it: another one may ask. Doing it twice changes nothing."""
+        self.place.leave()
+
+    def break_off(self) -> None:
+        """The client has not read its answer in the time there is for that."""
+        self.place.note("reading time")
+        self.logger.warning(
+            "profiling: capture=%s not sent: its client has not read it within %g s, which is the limit",
+            self.recording.info.capture_id,
+            limits.READ_SECONDS,
+        )
+        self.close()
 
     def response(self) -> AdminResponse:
         """The answer once `result` is there."""
         failure = self.result.exception()
+        if isinstance(failure, QueueFull):
+            return error(503, f"profiling: {failure}, which is the most: try again", ("Retry-After", "10"))
         if failure is not None:
             return error(500, f"profiling: the capture failed ({type(failure).__name__}); the log says why")
         result, view = self.result.result(), self.recording.request.view
         headers = capture_headers(self.recording, uploaded=self.uploaded)
+        size = len(result.artifact.body if result.view is None else result.view)
+        if size > limits.RESPONSE_BYTES:
+            return self._too_big(size, headers)
         if view is not None and result.view is not None:
             return AdminResponse(200, result.view, VIEWS[view], headers)
         kind = self.recording.info.kind
         name = "trace.gz" if kind == "trace" else f"{kind}.pprof.gz"
         attachment = ("Content-Disposition", f'attachment; filename="{name}"')
         return AdminResponse(200, result.artifact.body, "application/octet-stream", (attachment, *headers))
+
+    def _too_big(self, size: int, headers: tuple[tuple[str, str], ...]) -> AdminResponse:
+        self.place.note("response size")
+        stored = "; it goes to the store, see X-Profile-Key" if self.uploaded else ""
+        most = format_size(limits.RESPONSE_BYTES)
+        return error(
+            413,
+            f"profiling: the answer has {format_size(size)}, and {most} is the most that is sent to a client: "
+            f"ask for fewer seconds{stored}",
+            *headers,
+        )
 
 
 class Admin:
@@ -102,11 +141,13 @@ class Admin:
         uploaded = query.upload and self._settings.uploads
         if not wait and not uploaded:
             return _nowhere_to_go(query)
+        place: Place | None = None
         try:
             profiler = self._profiler()
             seconds = None if query.seconds is None and profiler.collects(kind) else query.seconds or default
             if query.last is not None and not profiler.keeps_flight:
                 return error(409, f"profiling: last = {query.last:g}: {NO_FLIGHT}")
+            place = profiler.limits.admit(waits=wait, uploads=uploaded)
             recording = profiler.record(
                 kind,
                 seconds,
@@ -115,13 +156,27 @@ class Admin:
                 full=query.full,
                 last=query.last,
             )
-        except TooManyCaptures:
+        except LimitMet as met:
+            return error(429, f"profiling: {met}", ("Retry-After", str(math.ceil(met.retry_after))))
+        except BaseException as failure:
+            if place is not None:
+                place.leave()
+                place.nothing_stored()
+            if not isinstance(failure, TooManyCaptures):
+                raise
+            profiler.limits.note("captures at once")
             message = f"profiling: {MAX_ON_DEMAND} captures on demand run already: try again when one has ended"
             return error(429, message, ("Retry-After", "10"))
+        recording.result.add_done_callback(partial(_take_back, place))
         if wait:
-            return Pending(recording, uploaded)
+            return Pending(recording, uploaded, place, self._settings.logger)
         key = own_key(recording.info)
         return AdminResponse(202, f"{key}\n".encode(), headers=capture_headers(recording, uploaded=True))
+
+
+def _take_back(place: Place, result: Future[Result]) -> None:
+    if isinstance(result.exception(), CaptureCancelled | QueueFull):
+        place.nothing_stored()
 
 
 def capture_headers(recording: Recording, *, uploaded: bool) -> tuple[tuple[str, str], ...]:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from profiling_middleware.config import Settings, SettingsError
 from profiling_middleware.labels import CURRENT, end_work
+from profiling_middleware.middleware.asgi_answer import send_capture, send_response
 from profiling_middleware.middleware.messages import PREFIX, AdminRequest, AdminResponse, is_admin_path, not_readable
 from profiling_middleware.middleware.service import ProfilerService
-from profiling_middleware.model import Body
 from profiling_middleware.threads import OwnThread
 
 if TYPE_CHECKING:
@@ -128,11 +128,10 @@ class ProfilingMiddleware:
         if not self._service.loaded:
             await _in_thread(self._service.admin)
         answer = self._asked(scope)
-        response = answer if isinstance(answer, AdminResponse) else await _wait(answer, receive)
-        if response is not None:
-            headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.all_headers()]
-            await send({"type": "http.response.start", "status": response.status, "headers": headers})
-            await _send_body(response.body, send)
+        if isinstance(answer, AdminResponse):
+            await send_response(answer, send)
+        else:
+            await _answer_capture(answer, receive, send)
 
     def _asked(self, scope: Scope) -> AdminResponse | Pending:
         try:
@@ -194,14 +193,16 @@ def _request(scope: Scope) -> AdminRequest:
     )
 
 
-async def _wait(pending: Pending, receive: Receive) -> AdminResponse | None:
-    """The response once the capture has ended, None when the client left before: then nothing goes on."""
+async def _answer_capture(pending: Pending, receive: Receive, send: Send) -> None:
+    """Waits for the capture and sends it. When the client leaves before, nothing goes on."""
     result = asyncio.wrap_future(pending.result)
     gone = asyncio.ensure_future(_disconnected(receive))
     try:
         await asyncio.wait((result, gone), return_when=asyncio.FIRST_COMPLETED)
-        return pending.response() if result.done() else None
+        if result.done():
+            await send_capture(pending, pending.response(), send, gone)
     finally:
+        pending.close()
         if not result.done():
             pending.cancel()
         # Cancelled even if done: nobody else will look at what became of them.
@@ -213,15 +214,6 @@ async def _wait(pending: Pending, receive: Receive) -> AdminResponse | None:
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _send_body(body: Body, send: Send) -> None:
-    if isinstance(body, bytes):
-        await send({"type": "http.response.body", "body": body})
-        return
-    for chunk in body.chunks():
-        await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
 
 
 async def _in_thread(work: Callable[[], object]) -> None:

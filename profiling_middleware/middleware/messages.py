@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from profiling_middleware.model import Body
 
 PREFIX = "/debug/pprof"
+
+PIECE_BYTES = 64 * 1024
+"""So much is given to a server at once: what it holds for a client that does not read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,13 @@ class AdminResponse:
             ("Cache-Control", "no-store"),
             *self.headers,
         ]
+
+
+def pieces(body: Body) -> Iterator[bytes]:
+    """A body little by little."""
+    for chunk in (body,) if isinstance(body, bytes) else body.chunks():
+        for begin in range(0, len(chunk), PIECE_BYTES):
+            yield chunk[begin : begin + PIECE_BYTES]
 
 
 def error(status: int, message: str, *headers: tuple[str, str]) -> AdminResponse:

@@ -71,4 +71,5 @@ def _facts(status: Status) -> list[tuple[str, str]]:
         ("Last failure", counts.last_failure or "none"),
         ("Lost captures", str(counts.dropped)),
         ("Failed captures", str(status.failed_captures)),
+        ("Limits met", ", ".join(f"{name} {count} times" for name, count in status.limits_met.items()) or "none"),
     ]

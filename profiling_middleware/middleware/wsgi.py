@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from profiling_middleware.config import Settings
 from profiling_middleware.labels import CURRENT, LabelMaker, Resolve, end_work
-from profiling_middleware.middleware.messages import PREFIX, AdminRequest, AdminResponse, is_admin_path, not_readable
+from profiling_middleware.middleware.messages import (
+    PREFIX,
+    AdminRequest,
+    AdminResponse,
+    is_admin_path,
+    not_readable,
+    pieces,
+)
 from profiling_middleware.middleware.service import ProfilerService
+from profiling_middleware.middleware.wsgi_answer import CaptureBody
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -94,14 +102,13 @@ class WSGIProfilingMiddleware:
 
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         answer = self._asked(environ)
-        response = answer if isinstance(answer, AdminResponse) else _wait(answer, environ)
-        if response is None:
-            # The client has left; whatever is answered, nobody reads it.
-            response = AdminResponse(499, b"")
+        if not isinstance(answer, AdminResponse):
+            return _answer_capture(answer, environ, start_response)
+        response = answer
         start_response(_status_line(response.status), response.all_headers())
         if environ.get("REQUEST_METHOD") == "HEAD":
             return []  # not every server leaves it out
-        return [response.body] if isinstance(response.body, bytes) else response.body.chunks()
+        return pieces(response.body)
 
     def _asked(self, environ: WSGIEnvironment) -> AdminResponse | Pending:
         try:
@@ -205,9 +212,20 @@ def _port(text: object) -> int | None:
     return int(text) if isinstance(text, str) and text.isascii() and text.isdigit() else None
 
 
+def _answer_capture(pending: Pending, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    try:
+        # When the client has left, nobody reads what is answered.
+        response = _wait(pending, environ) or AdminResponse(499, b"")
+        start_response(_status_line(response.status), response.all_headers())
+        return CaptureBody(response.body, pending, _client(environ))
+    except BaseException:
+        pending.close()
+        raise
+
+
 def _wait(pending: Pending, environ: WSGIEnvironment) -> AdminResponse | None:
     """Holds this worker's thread until the capture has ended; None when its client left before."""
-    client = next((environ[key] for key in _SOCKET_KEYS if key in environ), None)
+    client = _client(environ)
     try:
         while True:
             try:
@@ -222,9 +240,15 @@ def _wait(pending: Pending, environ: WSGIEnvironment) -> AdminResponse | None:
             pending.cancel()
 
 
-def _has_left(client: Any) -> bool:
+def _client(environ: WSGIEnvironment) -> socket.socket | None:
+    """The connection, from servers that hand it out."""
+    client = next((environ[key] for key in _SOCKET_KEYS if key in environ), None)
+    return client if isinstance(client, socket.socket) else None
+
+
+def _has_left(client: socket.socket | None) -> bool:
     """Whether the client closed its end. Only servers that hand out their socket can tell."""
-    if not isinstance(client, socket.socket) or client.fileno() < 0:
+    if client is None or client.fileno() < 0:
         return False
     poll = select.poll()
     poll.register(client, select.POLLIN)

@@ -39,6 +39,7 @@ def status(**changes: Any) -> Status:
         "waiting_bytes": 2048,
         "failed_captures": 5,
         "missed_windows": 6,
+        "limits_met": {"captures at once": 2, "uploads an hour": 1},
     }
     return Status(**(values | changes))
 
@@ -56,6 +57,7 @@ def test_the_page_says_how_the_profiler_is_doing() -> None:
         "Periodic windows": "cpu, wall",
         "Next window": "in 42 s",
         "Missed windows": "6",
+        "Limits met": "captures at once 2 times, uploads an hour 1 times",
         "Store": "s3://stl-debugging-prod",
         "Stored": "3 captures, 48.2 KiB",
         "Last key": "the/last/key",
