@@ -54,14 +54,16 @@ class ProfilingMiddleware:
             passes = scope.get("type") != "lifespan"
         if passes:
             await self.app(scope, receive, send)
-        elif scope["type"] == "lifespan" and self._refused is not None:
+            return
+        kind = scope.get("type")
+        if kind == "lifespan" and self._refused is not None:
             await receive()
             await send({"type": "lifespan.startup.failed", "message": f"profiling: {self._refused}"})
-        elif scope["type"] == "lifespan":
+        elif kind == "lifespan":
             await self.app(scope, receive, _LifespanSend(self, send))
         else:
             self._start()
-            if scope["type"] == "http" and PREFIX in scope["path"] and is_admin_path(_route_path(scope)):
+            if kind == "http" and PREFIX in scope["path"] and is_admin_path(_route_path(scope)):
                 await self._answer(scope, receive, send)
             else:
                 await self._serve(scope, receive, send)
