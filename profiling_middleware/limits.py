@@ -6,6 +6,8 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Self
 
 CLIENTS = 8
 """So many wait for a capture, or read one, at once."""
@@ -88,12 +90,22 @@ class Limits:
 
 
 class Place:
-    """What one request has of the limits."""
+    """What one request has of the limits. `with` gives all of it back if what it is for does not begin."""
 
     def __init__(self, limits: Limits, waits: bool, upload: float | None) -> None:
         self._limits = limits
         self._waits = waits
         self._upload = upload
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.leave()
+            self.nothing_stored()
 
     def note(self, limit: str) -> None:
         """See `Limits.note`."""

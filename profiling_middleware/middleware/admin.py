@@ -141,29 +141,23 @@ class Admin:
         uploaded = query.upload and self._settings.uploads
         if not wait and not uploaded:
             return _nowhere_to_go(query)
-        place: Place | None = None
         try:
             profiler = self._profiler()
             seconds = None if query.seconds is None and profiler.collects(kind) else query.seconds or default
             if query.last is not None and not profiler.keeps_flight:
                 return error(409, f"profiling: last = {query.last:g}: {NO_FLIGHT}")
-            place = profiler.limits.admit(waits=wait, uploads=uploaded)
-            recording = profiler.record(
-                kind,
-                seconds,
-                upload=uploaded,
-                view=query.view if wait else None,
-                full=query.full,
-                last=query.last,
-            )
+            with profiler.limits.admit(waits=wait, uploads=uploaded) as place:
+                recording = profiler.record(
+                    kind,
+                    seconds,
+                    upload=uploaded,
+                    view=query.view if wait else None,
+                    full=query.full,
+                    last=query.last,
+                )
         except LimitMet as met:
             return error(429, f"profiling: {met}", ("Retry-After", str(math.ceil(met.retry_after))))
-        except BaseException as failure:
-            if place is not None:
-                place.leave()
-                place.nothing_stored()
-            if not isinstance(failure, TooManyCaptures):
-                raise
+        except TooManyCaptures:
             profiler.limits.note("captures at once")
             message = f"profiling: {MAX_ON_DEMAND} captures on demand run already: try again when one has ended"
             return error(429, message, ("Retry-After", "10"))

@@ -63,7 +63,8 @@ class Watch(logging.Handler):
         said = record.getMessage()
         if record.exc_info and record.exc_info[1] is not None:
             said += "".join(traceback.format_exception(record.exc_info[1]))
-            if record.exc_info[0].__name__ != "ApplicationError":  # type: ignore[union-attr]
+            # A server that has refused a body itself takes no answer from whoever was asked: h11 says so by raising.
+            if "can't handle event type Response when" not in said:
                 self._broken.append(said)
         self._lines.append(said)
 
