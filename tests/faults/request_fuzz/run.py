@@ -79,6 +79,8 @@ def _settings(rng: random.Random, directory: Path, counts: Counter[str]) -> Sett
             counts["settings refused"] += 1
             must_not_show(token or None, "".join(traceback.format_exception(refused)))
             continue
+        except Exception as error:
+            raise FuzzFailure(f"{variables!r} raised {error!r}") from None
         must_not_show(token or None, repr(settings), str(settings))
         if rng.random() < 0.5:
             settings = dataclasses.replace(settings, token=None)
