@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from profiling_middleware import limits
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
 
 
 async def send_response(response: AdminResponse, send: Send) -> None:
-    """Sends an answer at once."""
-    await send(_start(response))
-    await send({"type": "http.response.body", "body": b"".join(pieces(response.body))})
+    """Sends an answer at once; a client that reads none of what it asked for before is not waited for for ever."""
+    with contextlib.suppress(OSError):  # a TimeoutError is one, too
+        async with asyncio.timeout(limits.READ_SECONDS):
+            await _send_whole(response, send)
 
 
 async def send_capture(pending: Pending, response: AdminResponse, send: Send, gone: asyncio.Future[None]) -> None:
@@ -28,7 +30,7 @@ async def send_capture(pending: Pending, response: AdminResponse, send: Send, go
     try:
         async with asyncio.timeout(limits.READ_SECONDS):
             if len(response.body) <= PIECE_BYTES:
-                await send_response(response, send)
+                await _send_whole(response, send)
                 return
             await send(_start(response))
             for piece in pieces(response.body):
@@ -42,6 +44,11 @@ async def send_capture(pending: Pending, response: AdminResponse, send: Send, go
         pending.break_off()
     except OSError:
         return  # how ASGI says that the client has left
+
+
+async def _send_whole(response: AdminResponse, send: Send) -> None:
+    await send(_start(response))
+    await send({"type": "http.response.body", "body": b"".join(pieces(response.body))})
 
 
 def _start(response: AdminResponse) -> dict[str, object]:

@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
+from profiling_middleware.config import Settings
 from profiling_middleware.limits import CLIENTS, LimitMet, Limits
 from profiling_middleware.middleware.admin import Pending
-from profiling_middleware.middleware.asgi import _answer_capture
+from profiling_middleware.middleware.asgi import ProfilingMiddleware, _answer_capture
 from profiling_middleware.middleware.messages import PIECE_BYTES, AdminResponse
 from profiling_middleware.middleware.wsgi_answer import CaptureBody
 from profiling_middleware.private_file import PrivateFile
@@ -149,6 +150,22 @@ def test_a_small_answer_is_not_waited_for_for_ever_either(
 
     assert limits.met["reading time"] == 1
     assert has_room(limits)
+
+
+@pytest.mark.parametrize("error", [None, ConnectionResetError])
+def test_a_refusal_is_not_waited_for_for_ever_either(
+    error: type[Exception] | None, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One who sends request after request on a connection and reads none of the answers."""
+    monkeypatch.setattr("profiling_middleware.limits.READ_SECONDS", 0.05)
+    scope = {"type": "http", "path": "/debug/pprof/cpu", "method": "GET", "headers": [], "http_version": "1.1"}
+
+    async def send(message: Any) -> None:
+        if error is not None:
+            raise error
+        await never()
+
+    asyncio.run(ProfilingMiddleware(never, settings=Settings())(scope, never, send))  # type: ignore[arg-type]
 
 
 def test_a_client_that_leaves_in_the_middle_is_sent_no_more(
