@@ -67,6 +67,7 @@ class Pending:
         """The answer once `result` is there."""
         failure = self.result.exception()
         if isinstance(failure, QueueFull):
+            self.place.note("captures waiting")
             return error(503, f"profiling: {failure}, which is the most: try again", ("Retry-After", "10"))
         if failure is not None:
             return error(500, f"profiling: the capture failed ({type(failure).__name__}); the log says why")

@@ -490,6 +490,7 @@ def test_a_capture_that_finds_the_queue_full_is_503_and_counted(
 
     assert (answer.status, dict(answer.headers)["Retry-After"]) == (503, "10")
     assert answer.body == b"profiling: 64 captures wait to be encoded, which is the most: try again\n"
+    assert profiler.status.limits_met == {"captures waiting": 1}
     assert profiler.status.failed_captures == 1
     assert len(profiler.limits._uploads) == 0
 
