@@ -60,6 +60,10 @@ def _families(status: Status) -> Iterator[Metric]:
     yield _counter("profiling_windows_missed", "Windows that were not taken.", status.missed_windows)
     yield _gauge("profiling_captures_running", "Captures being taken.", status.running_captures)
     yield _counter("profiling_captures_failed", "Captures that failed before an upload.", status.failed_captures)
+    met = CounterMetricFamily("profiling_limits_met", "Requests for captures beyond a limit.", labels=["limit"])
+    for limit, times in status.limits_met.items():
+        met.add_metric([limit], times)
+    yield met
     yield from _of_uploads(status.uploads)
     yield from _of_waiting(status.waiting)
     yield from _of_engine(status.engine)

@@ -18,6 +18,7 @@ from profiling_middleware.instruments.made import make_instruments
 from profiling_middleware.keys import new_instance_id
 from profiling_middleware.labels import LabelMaker, RequestLabels
 from profiling_middleware.lane import Lane
+from profiling_middleware.limits import Limits
 from profiling_middleware.model import Artifact
 from profiling_middleware.periodic import Periodic, log_start, warn_of_settings
 from profiling_middleware.pipeline import Pipeline, Request
@@ -292,6 +293,7 @@ class Profiler:
             recorder=self._recorder,
             pipeline=self._pipeline,
             uploads=self._uploads,
+            limits_met=self.limits.met,
         )
 
     # -- the process -------------------------------------------------------------------------------------------
@@ -355,6 +357,8 @@ class Profiler:
             logger=logger,
         )
         self._periodic = Periodic(settings, self._kinds, self._timer, self._recorder)
+        self.limits = Limits()
+        """What requests for captures may take."""
 
     def _make_uploads(self) -> Uploads:
         store = make_store(self.settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from profiling_middleware.config import Settings
@@ -65,6 +66,8 @@ class Status:
     missed_windows: int = 0
     running_captures: int = 0
     failed_captures: int = 0
+    limits_met: Mapping[str, int] = field(default_factory=dict)
+    """How often requests for captures have met which limit."""
     uploads: UploadCounts = field(default_factory=UploadCounts)
     waiting: WaitingStatus = WaitingStatus()
     last_failures: tuple[Failure, ...] = ()
@@ -82,6 +85,7 @@ def take_status(
     recorder: Recorder,
     pipeline: Pipeline,
     uploads: Uploads | None,
+    limits_met: Mapping[str, int],
 ) -> Status:
     """How these parts of one profiler are doing. From any thread; nothing is waited for."""
     waiting = _waiting(uploads) if uploads is not None else WaitingStatus()
@@ -99,6 +103,7 @@ def take_status(
         missed_windows=periodic.missed,
         running_captures=recorder.running,
         failed_captures=recorder.failed + pipeline.dropped,
+        limits_met=limits_met,
         uploads=replace(uploads.counts) if uploads is not None else UploadCounts(),
         waiting=waiting,
         last_failures=newest(failures, recorder.failures.last, pipeline.failures.last),

@@ -44,9 +44,10 @@ def parse_duration(text: str) -> float:
 def parse_size(text: str) -> int:
     """Bytes of a size such as `64MiB`, `500KB` or a plain number of bytes. Raises ValueError with a remedy."""
     match = _SIZE.fullmatch(text.strip())
-    if match is None or match[2] not in _SIZE_UNITS:
+    size = float(match[1]) * _SIZE_UNITS.get(match[2], math.nan) if match is not None else math.nan
+    if not math.isfinite(size):
         raise ValueError("is not a size: write bytes or a number with a unit, such as 64MiB, 500KB or 1GiB")
-    return int(float(match[1]) * _SIZE_UNITS[match[2]])
+    return int(size)
 
 
 def parse_share(text: str) -> float:

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import ipaddress
 import re
+from urllib.parse import unquote_plus
 
 from profiling_middleware.config import LOCAL_ENVIRONMENTS, Settings
 from profiling_middleware.middleware.messages import AdminRequest, AdminResponse, error
@@ -29,6 +30,12 @@ def refusal(request: AdminRequest, settings: Settings) -> AdminResponse | None:
     return error(403, f"profiling: refused: {reason}") if reason else None
 
 
+def names_token(request: AdminRequest, settings: Settings) -> bool:
+    """Whether the token stands where answers and logs repeat what they were sent."""
+    repeated = (request.method, request.path, unquote_plus(request.query))
+    return settings.token is not None and any(settings.token in part for part in repeated)
+
+
 def _ask_for_token() -> AdminResponse:
     challenge = ("WWW-Authenticate", 'Basic realm="profiling", charset="UTF-8"')
     message = "profiling: refused: send PROFILE_TOKEN as 'Authorization: Bearer …' or as the password of Basic"
@@ -40,8 +47,9 @@ def _knows(request: AdminRequest, token: str) -> bool:
     # Two headers may mean that a proxy and this server look at different ones.
     if len(given) != 1:
         return False
-    scheme, _, credentials = given[0].strip().partition(" ")
-    secret = credentials.strip().encode("utf-8", "surrogateescape")
+    # White space as HTTP has it, and no other that Python knows.
+    scheme, _, credentials = given[0].strip(" \t").partition(" ")
+    secret = credentials.strip(" \t").encode("utf-8", "surrogatepass")
     if scheme.lower() == "basic":
         try:
             secret = base64.b64decode(secret, validate=True).partition(b":")[2]

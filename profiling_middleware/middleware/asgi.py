@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from profiling_middleware.config import Settings, SettingsError
 from profiling_middleware.labels import CURRENT, end_work
-from profiling_middleware.middleware.messages import PREFIX, AdminRequest, AdminResponse, Awaited, is_admin_path
+from profiling_middleware.middleware.asgi_answer import send_capture, send_response
+from profiling_middleware.middleware.messages import (
+    PREFIX,
+    AdminRequest,
+    AdminResponse,
+    Awaited,
+    is_admin_path,
+    not_readable,
+)
 from profiling_middleware.middleware.service import ProfilerService
-from profiling_middleware.model import Body
 from profiling_middleware.threads import OwnThread
 
 if TYPE_CHECKING:
@@ -49,18 +56,20 @@ class ProfilingMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             passes = self._look_for not in scope["path"]
-        except KeyError:  # a lifespan
-            passes = False
+        except (KeyError, TypeError):  # no path: a lifespan, or a mistake that is the application's to answer
+            passes = scope.get("type") != "lifespan"
         if passes:
             await self.app(scope, receive, send)
-        elif scope["type"] == "lifespan" and self._refused is not None:
+            return
+        kind = scope.get("type")
+        if kind == "lifespan" and self._refused is not None:
             await receive()
             await send({"type": "lifespan.startup.failed", "message": f"profiling: {self._refused}"})
-        elif scope["type"] == "lifespan":
+        elif kind == "lifespan":
             await self.app(scope, receive, _LifespanSend(self, send))
         else:
             self._start()
-            if scope["type"] == "http" and PREFIX in scope["path"] and is_admin_path(_route_path(scope)):
+            if kind == "http" and PREFIX in scope["path"] and is_admin_path(_route_path(scope)):
                 await self._answer(scope, receive, send)
             else:
                 await self._serve(scope, receive, send)
@@ -129,12 +138,18 @@ class ProfilingMiddleware:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._service.loaded:
             await _in_thread(self._service.admin)
-        answer = self._service.admin().answer(_request(scope))
-        response = answer if isinstance(answer, AdminResponse) else await _wait(answer, receive)
-        if response is not None:
-            headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.all_headers()]
-            await send({"type": "http.response.start", "status": response.status, "headers": headers})
-            await _send_body(response.body, send)
+        answer = self._asked(scope)
+        if isinstance(answer, AdminResponse):
+            await send_response(answer, send)
+        else:
+            await _answer_capture(answer, receive, send)
+
+    def _asked(self, scope: Scope) -> AdminResponse | Awaited:
+        try:
+            request = _request(scope)
+        except Exception as unreadable:
+            return not_readable(unreadable)
+        return self._service.admin().answer(request)
 
 
 _ENDS = ("lifespan.startup.failed", "lifespan.shutdown.complete", "lifespan.shutdown.failed")
@@ -157,35 +172,48 @@ class _LifespanSend:
 
 def _route_path(scope: Scope) -> str:
     """The path within this application: servers and mounts put their prefix before it, and say so in root_path."""
-    path: str = scope.get("path", "")
-    root: str = scope.get("root_path", "")
+    path: str = scope["path"]
+    root = _root(scope)
     return path[len(root) :] if root and path.startswith(root + "/") else path
 
 
+def _root(scope: Scope) -> str:
+    root = scope.get("root_path")
+    return root if isinstance(root, str) else ""
+
+
+def _end(given: object) -> tuple[str | None, int | None]:
+    """Address and port of one end of the connection, None where the server does not say, as of a unix socket."""
+    address, port = given if isinstance(given, list | tuple) and len(given) == 2 else (None, None)
+    return address if isinstance(address, str) else None, port if isinstance(port, int) else None
+
+
 def _request(scope: Scope) -> AdminRequest:
-    client, server = scope.get("client"), scope.get("server")
+    peer, peer_port = _end(scope.get("client"))
     return AdminRequest(
-        method=scope["method"],
+        method=str(scope.get("method")),
         path=_route_path(scope),
-        root=scope.get("root_path", ""),
+        root=_root(scope),
         query=scope.get("query_string", b"").decode("latin-1"),
-        headers=[(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]],
-        peer=client[0] if client else None,
-        peer_port=client[1] if client else None,
-        own_port=server[1] if server else None,
-        http_version=scope.get("http_version", ""),
+        headers=[(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope.get("headers", ())],
+        peer=peer,
+        peer_port=peer_port,
+        own_port=_end(scope.get("server"))[1],
+        http_version=str(scope.get("http_version", "")),
         can_wait=True,
     )
 
 
-async def _wait(pending: Awaited, receive: Receive) -> AdminResponse | None:
-    """The response once the capture has ended, None when the client left before: then nothing goes on."""
+async def _answer_capture(pending: Awaited, receive: Receive, send: Send) -> None:
+    """Waits for the capture and sends it. When the client leaves before, nothing goes on."""
     result = asyncio.wrap_future(pending.result)
     gone = asyncio.ensure_future(_disconnected(receive))
     try:
         await asyncio.wait((result, gone), return_when=asyncio.FIRST_COMPLETED)
-        return pending.response() if result.done() else None
+        if result.done():
+            await send_capture(pending, pending.response(), send, gone)
     finally:
+        pending.close()
         if not result.done():
             pending.cancel()
         # Cancelled even if done: nobody else will look at what became of them.
@@ -197,15 +225,6 @@ async def _wait(pending: Awaited, receive: Receive) -> AdminResponse | None:
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _send_body(body: Body, send: Send) -> None:
-    if isinstance(body, bytes):
-        await send({"type": "http.response.body", "body": body})
-        return
-    for chunk in body.chunks():
-        await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
 
 
 async def _in_thread(work: Callable[[], object]) -> None:

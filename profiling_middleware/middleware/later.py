@@ -30,6 +30,12 @@ class Later:
         """The answer once `result` is there."""
         return self.result.result()
 
+    def break_off(self) -> None:
+        """The client has not read it in time."""
+
+    def close(self) -> None:
+        """The client has the answer, or is gone: it holds nothing."""
+
     def _run(self) -> None:
         try:
             response = self._make()

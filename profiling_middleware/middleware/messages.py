@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -10,6 +10,9 @@ from typing import Any, Protocol
 from profiling_middleware.model import Body
 
 PREFIX = "/debug/pprof"
+
+PIECE_BYTES = 64 * 1024
+"""So much is given to a server at once: what it holds for a client that does not read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,9 +24,9 @@ class AdminRequest:
     """The path within the application, beginning with PREFIX."""
     root: str
     """What stands before it on this server, for links."""
-    query: str
-    headers: Sequence[tuple[str, str]]
-    """Names in lower case, repeated ones repeated."""
+    query: str = field(repr=False)
+    headers: Sequence[tuple[str, str]] = field(repr=False)
+    """Names in lower case, repeated ones repeated. One of them holds a secret, so neither is in its repr."""
     peer: str | None
     """The address at the other end; None where there is none, as on a unix socket."""
     peer_port: int | None = None
@@ -70,10 +73,28 @@ class Awaited(Protocol):
     def response(self) -> AdminResponse:
         """The answer once `result` is there."""
 
+    def break_off(self) -> None:
+        """The client has not read it in time."""
+
+    def close(self) -> None:
+        """The client has the answer, or is gone."""
+
+
+def pieces(body: Body) -> Iterator[bytes]:
+    """A body little by little."""
+    for chunk in (body,) if isinstance(body, bytes) else body.chunks():
+        for begin in range(0, len(chunk), PIECE_BYTES):
+            yield chunk[begin : begin + PIECE_BYTES]
+
 
 def error(status: int, message: str, *headers: tuple[str, str]) -> AdminResponse:
     """An error in words. `go tool pprof` shows the body of an error only with this header."""
-    return AdminResponse(status, f"{message}\n".encode(), headers=(("X-Go-Pprof", "1"), *headers))
+    return AdminResponse(status, f"{message}\n".encode("utf-8", "replace"), headers=(("X-Go-Pprof", "1"), *headers))
+
+
+def not_readable(why: Exception) -> AdminResponse:
+    """The answer where a server hands on what is no request."""
+    return error(400, f"profiling: this is not a request that can be read ({type(why).__name__})")
 
 
 def is_admin_path(path: str) -> bool:

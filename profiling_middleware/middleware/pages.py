@@ -79,6 +79,7 @@ def _facts(status: Status) -> list[tuple[str, str]]:
         ("Failed uploads", str(counts.failures)),
         ("Last failure", status.last_failures[0].reason if status.last_failures else "none"),
         ("Lost captures", str(counts.dropped)),
+        ("Limits met", ", ".join(f"{name} {count} times" for name, count in status.limits_met.items()) or "none"),
     ]
 
 

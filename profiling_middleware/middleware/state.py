@@ -33,6 +33,7 @@ def state_document(status: Status) -> dict[str, object]:
         "missed_windows": status.missed_windows,
         "running_captures": status.running_captures,
         "failed_captures": status.failed_captures,
+        "limits_met": dict(status.limits_met),
         "engine": _engine(status.engine),
         "uploads": {"store": status.store or None, **_uploads(status.uploads)},
         "waiting": _waiting(status.waiting),

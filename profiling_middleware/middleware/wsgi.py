@@ -12,8 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from profiling_middleware.config import Settings
 from profiling_middleware.labels import CURRENT, LabelMaker, Resolve, end_work
-from profiling_middleware.middleware.messages import PREFIX, AdminRequest, AdminResponse, Awaited, is_admin_path
+from profiling_middleware.middleware.messages import (
+    PREFIX,
+    AdminRequest,
+    AdminResponse,
+    Awaited,
+    is_admin_path,
+    not_readable,
+    pieces,
+)
 from profiling_middleware.middleware.service import ProfilerService
+from profiling_middleware.middleware.wsgi_answer import CaptureBody
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -99,13 +108,21 @@ class WSGIProfilingMiddleware:
         return _ObservedBody(body, work)
 
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        answer = self._service.admin().answer(_request(environ))
-        response = answer if isinstance(answer, AdminResponse) else _wait(answer, environ)
-        if response is None:
-            # The client has left; whatever is answered, nobody reads it.
-            response = AdminResponse(499, b"")
+        answer = self._asked(environ)
+        if not isinstance(answer, AdminResponse):
+            return _answer_capture(answer, environ, start_response)
+        response = answer
         start_response(_status_line(response.status), response.all_headers())
-        return [response.body] if isinstance(response.body, bytes) else response.body.chunks()
+        if environ.get("REQUEST_METHOD") == "HEAD":
+            return []  # not every server leaves it out
+        return pieces(response.body)
+
+    def _asked(self, environ: WSGIEnvironment) -> AdminResponse | Awaited:
+        try:
+            request = _request(environ)
+        except Exception as unreadable:
+            return not_readable(unreadable)
+        return self._service.admin().answer(request)
 
 
 class _Work:
@@ -180,26 +197,42 @@ def _request(environ: WSGIEnvironment) -> AdminRequest:
         (key[5:].replace("_", "-").lower(), str(value)) for key, value in environ.items() if key.startswith("HTTP_")
     ]
     return AdminRequest(
-        method=environ["REQUEST_METHOD"],
-        path=environ.get("PATH_INFO", ""),
-        root=environ.get("SCRIPT_NAME", ""),
-        query=environ.get("QUERY_STRING", ""),
+        method=_text(environ, "REQUEST_METHOD"),
+        path=_text(environ, "PATH_INFO"),
+        root=_text(environ, "SCRIPT_NAME"),
+        query=_text(environ, "QUERY_STRING"),
         headers=headers,
-        peer=environ.get("REMOTE_ADDR") or None,
+        peer=_text(environ, "REMOTE_ADDR") or None,
         peer_port=_port(environ.get("REMOTE_PORT")),
         own_port=_port(environ.get("SERVER_PORT")),
-        http_version=environ.get("SERVER_PROTOCOL", "").removeprefix("HTTP/"),
+        http_version=_text(environ, "SERVER_PROTOCOL").removeprefix("HTTP/"),
         can_wait=bool(environ.get("wsgi.multithread")),
     )
+
+
+def _text(environ: WSGIEnvironment, name: str) -> str:
+    value = environ.get(name)
+    return value if isinstance(value, str) else ""
 
 
 def _port(text: object) -> int | None:
     return int(text) if isinstance(text, str) and text.isascii() and text.isdigit() else None
 
 
+def _answer_capture(pending: Awaited, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    try:
+        # When the client has left, nobody reads what is answered.
+        response = _wait(pending, environ) or AdminResponse(499, b"")
+        start_response(_status_line(response.status), response.all_headers())
+        return CaptureBody(response.body, pending, _client(environ))
+    except BaseException:
+        pending.close()
+        raise
+
+
 def _wait(pending: Awaited, environ: WSGIEnvironment) -> AdminResponse | None:
     """Holds this worker's thread until the capture has ended; None when its client left before."""
-    client = next((environ[key] for key in _SOCKET_KEYS if key in environ), None)
+    client = _client(environ)
     try:
         while True:
             try:
@@ -214,9 +247,15 @@ def _wait(pending: Awaited, environ: WSGIEnvironment) -> AdminResponse | None:
             pending.cancel()
 
 
-def _has_left(client: Any) -> bool:
+def _client(environ: WSGIEnvironment) -> socket.socket | None:
+    """The connection, from servers that hand it out."""
+    client = next((environ[key] for key in _SOCKET_KEYS if key in environ), None)
+    return client if isinstance(client, socket.socket) else None
+
+
+def _has_left(client: socket.socket | None) -> bool:
     """Whether the client closed its end. Only servers that hand out their socket can tell."""
-    if not isinstance(client, socket.socket) or client.fileno() < 0:
+    if client is None or client.fileno() < 0:
         return False
     poll = select.poll()
     poll.register(client, select.POLLIN)

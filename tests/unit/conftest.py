@@ -255,6 +255,7 @@ def make_status() -> Callable[..., Status]:
             "missed_windows": 6,
             "running_captures": 2,
             "failed_captures": 5,
+            "limits_met": {"captures at once": 2, "uploads an hour": 1},
             "uploads": UploadCounts(
                 taken=7,
                 adopted=1,

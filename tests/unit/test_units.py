@@ -168,6 +168,8 @@ def test_a_size_is_read_as_bytes(text: str, size: int) -> None:
         ".5MiB",
         "\uff16\uff14MiB",
         "inf",
+        "9" * 400,
+        "9" * 308 + "GiB",
     ],
 )
 def test_what_is_no_size_is_refused_with_a_remedy(text: str) -> None:

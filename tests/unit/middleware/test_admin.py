@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from profiling_middleware.config import Settings
+from profiling_middleware.limits import UPLOADS_AN_HOUR, Limits
 from profiling_middleware.middleware.admin import Admin, Pending
 from profiling_middleware.middleware.messages import AdminRequest, AdminResponse, Awaited
 from profiling_middleware.middleware.service import ProfilerService
@@ -53,12 +54,22 @@ def response(answer: AdminResponse | Awaited, deadline: float = 10) -> AdminResp
     if isinstance(answer, AdminResponse):
         return answer
     answer.result.exception(deadline)
-    return answer.response()
+    try:
+        return answer.response()
+    finally:
+        answer.close()
 
 
 def pending(answer: AdminResponse | Awaited) -> Pending:
     assert isinstance(answer, Pending), answer
     return answer
+
+
+def wait_until_settled(capture: Pending, deadline: float) -> None:
+    """Returns when all that is to happen at its end has happened."""
+    settled = threading.Event()
+    capture.result.add_done_callback(lambda _: settled.set())
+    assert settled.wait(deadline)
 
 
 def stored(settings: Settings) -> dict[str, bytes]:
@@ -118,10 +129,13 @@ def test_the_redirect_can_be_sent_whatever_stands_before_the_path(admin: Admin, 
     assert dict(answer.headers)["Location"].isascii()
 
 
-def test_cmdline_is_the_command_line_with_zero_bytes_between(admin: Admin, make_request: MakeRequest) -> None:
+def test_cmdline_is_the_command_line_with_zero_bytes_between(
+    admin: Admin, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "orig_argv", ["python3", "-m", "shop", "--db-password=hunter2", "--port", "80"])
     answer = response(admin.answer(make_request(path="/debug/pprof/cmdline")))
 
-    assert (answer.status, answer.body) == (200, "\x00".join(sys.orig_argv).encode())
+    assert (answer.status, answer.body) == (200, b"python3\0-m\0shop\0--db-password=<redacted>\0--port\x0080")
     assert answer.media_type == "text/plain; charset=utf-8"
 
 
@@ -384,7 +398,9 @@ def test_the_ninth_capture_at_once_is_429_until_one_has_ended(
     assert MAX_ON_DEMAND == 8
     assert refused.status == 429
     assert ("Retry-After", "10") in refused.headers
-    assert refused.body == b"profiling: 8 captures on demand run already: try again when one has ended\n"
+    assert refused.body == (
+        b"profiling: 8 captures on demand run already or are being read: try again when one has ended\n"
+    )
     for capture in (*running, instead):
         capture.cancel()
 
@@ -394,6 +410,113 @@ def test_captures_that_end_by_themselves_make_room(admin: Admin, make_request: M
         running = [pending(admin.answer(make_request(query="seconds=0.02"))) for _ in range(MAX_ON_DEMAND)]
         for capture in running:
             assert response(capture, deadline).status == 200
+
+
+def test_a_client_that_reads_keeps_its_place_until_it_has_all(
+    admin: Admin, profiler: Profiler, make_request: MakeRequest, deadline: float
+) -> None:
+    """Else one who reads nothing could have any number of answers kept for him."""
+    read = [pending(admin.answer(make_request(query="seconds=0.02&upload=0"))) for _ in range(MAX_ON_DEMAND)]
+    for capture in read:
+        capture.result.exception(deadline)
+
+    assert response(admin.answer(make_request(query="seconds=0.02&upload=0"))).status == 429
+    read[0].close()
+    assert response(admin.answer(make_request(query="seconds=0.02&upload=0"))).status == 200
+    assert profiler.status.limits_met == {"captures at once": 1}
+
+
+def test_the_ninth_that_does_not_wait_is_429_and_counted(
+    admin: Admin, profiler: Profiler, make_request: MakeRequest
+) -> None:
+    for _ in range(MAX_ON_DEMAND):
+        assert response(admin.answer(make_request(query="seconds=60&wait=0"))).status == 202
+
+    for query in ("seconds=60&wait=0", *["seconds=60"] * MAX_ON_DEMAND):
+        refused = response(admin.answer(make_request(query=query)))
+        assert (refused.status, dict(refused.headers)["Retry-After"]) == (429, "10")
+        assert refused.body == b"profiling: 8 captures on demand run already: try again when one has ended\n"
+
+    assert profiler.status.limits_met == {"captures at once": 1 + MAX_ON_DEMAND}
+    assert len(profiler.limits._uploads) == MAX_ON_DEMAND
+
+
+def test_the_store_gets_so_many_an_hour_and_then_upload_0_is_wanted(
+    admin: Admin, profiler: Profiler, make_request: MakeRequest, clock: Any
+) -> None:
+    profiler.limits = Limits(clock)
+    for _ in range(UPLOADS_AN_HOUR):
+        profiler.limits.admit(waits=False, uploads=True)
+    clock.now += 600.5
+
+    for query in ("seconds=0.02", "seconds=0.02&wait=0", "seconds=0.02&format=text"):
+        refused = response(admin.answer(make_request(query=query)))
+        assert (refused.status, dict(refused.headers)["Retry-After"]) == (429, "3000")
+        assert refused.body == (
+            b"profiling: 120 captures on demand have gone to the store within an hour, which is the most: "
+            b"upload=0 keeps one out of it, or try again later\n"
+        )
+    assert response(admin.answer(make_request(query="seconds=0.02&upload=0"))).status == 200
+    clock.now += 3000
+    assert response(admin.answer(make_request(query="seconds=0.02"))).status == 200
+    assert profiler.status.limits_met == {"uploads an hour": 3}
+
+
+def test_requests_count_for_the_hour_and_windows_and_what_is_not_stored_do_not(
+    admin: Admin, profiler: Profiler, make_request: MakeRequest, clock: Any, deadline: float
+) -> None:
+    limits = profiler.limits = Limits(clock)
+    profiler.capture("cpu", 0.02)
+    profiler._periodic._open_window(0.0)
+    response(admin.answer(make_request(query="seconds=0.02&upload=0")))
+    left = pending(admin.answer(make_request(query="seconds=60")))
+    left.cancel()
+    wait_until_settled(left, deadline)
+    assert len(limits._uploads) == 0
+
+    response(admin.answer(make_request(query="seconds=0.02")))
+    response(admin.answer(make_request(query="seconds=0.02&wait=0")))
+    assert len(limits._uploads) == 2
+
+
+@pytest.mark.parametrize(("query", "kept"), [("", True), ("&format=html", True), ("&upload=0", False)])
+def test_what_is_too_big_for_a_client_is_413_and_says_where_it_lies(
+    admin: Admin,
+    profiler: Profiler,
+    settings: Settings,
+    make_request: MakeRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    query: str,
+    kept: bool,
+) -> None:
+    monkeypatch.setattr("profiling_middleware.limits.RESPONSE_BYTES", 100)
+
+    answer = response(admin.answer(make_request(query=f"seconds=0.02{query}")))
+
+    assert answer.status == 413
+    assert isinstance(answer.body, bytes)
+    assert b"and 100 B is the most that is sent to a client: ask for fewer seconds" in answer.body
+    assert (b"it goes to the store, see X-Profile-Key" in answer.body) == kept
+    assert ("X-Profile-Key" in dict(answer.headers)) == kept
+    assert profiler.status.limits_met == {"response size": 1}
+    profiler.stop()
+    assert len(stored(settings)) == kept
+
+
+def test_a_capture_that_finds_the_queue_full_is_503_and_counted(
+    admin: Admin, profiler: Profiler, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch, deadline: float
+) -> None:
+    monkeypatch.setattr(profiler._pipeline._lane, "submit", lambda job: False)
+
+    refused = pending(admin.answer(make_request(query="seconds=0.02")))
+    wait_until_settled(refused, deadline)
+    answer = response(refused)
+
+    assert (answer.status, dict(answer.headers)["Retry-After"]) == (503, "10")
+    assert answer.body == b"profiling: 64 captures wait to be encoded, which is the most: try again\n"
+    assert profiler.status.limits_met == {"captures waiting": 1}
+    assert profiler.status.failed_captures == 1
+    assert len(profiler.limits._uploads) == 0
 
 
 def test_a_capture_whose_client_has_left_keeps_nothing(

@@ -54,6 +54,7 @@ def test_the_page_says_how_the_profiler_is_doing(make_status: MakeStatus) -> Non
         "Engine": "python, not native: the C extension was not built",
         "Sampling interval": "20 ms",
         "Own CPU of sampling": "0.40% of a core in the last minute, 1.00% allowed; 1.25 s altogether",
+        "Limits met": "captures at once 2 times, uploads an hour 1 times",
         "Store": "s3://stl-debugging-prod",
         "Stored": "3 captures, 48.2 KiB",
         "Last key": "the/last/key",

@@ -27,6 +27,7 @@ def test_every_name_and_value(make_status: MakeStatus) -> None:
         "missed_windows": 6,
         "running_captures": 2,
         "failed_captures": 5,
+        "limits_met": {"captures at once": 2, "uploads an hour": 1},
         "engine": {
             "name": "python",
             "why_not_native": "the C extension was not built",

@@ -111,6 +111,15 @@ def test_a_capture_is_answered(application: Application, settings: Settings) -> 
     assert application.seen == []
 
 
+def test_a_head_request_has_no_body(application: Application, settings: Settings) -> None:
+    """Not every server leaves it out, and then it is read as the next answer."""
+    app = WSGIProfilingMiddleware(application, settings=settings)
+
+    status, _, body = ask(app, "/debug/pprof/", REQUEST_METHOD="HEAD")
+
+    assert (status, body) == ("405 Method Not Allowed", b"")
+
+
 def test_a_server_with_one_thread_answers_at_once_with_the_key(application: Application, settings: Settings) -> None:
     status, headers, body = ask(
         WSGIProfilingMiddleware(application, settings=settings),
