@@ -33,12 +33,12 @@ SETTINGS = {
 
 
 @contextmanager
-def victim(store: FakeS3, home: Path, seed: int) -> Iterator[subprocess.Popen[str]]:
-    """One that has started; it is gone afterwards."""
+def victim(store: FakeS3, home: Path, *seed: int) -> Iterator[subprocess.Popen[str]]:
+    """One that has started; it is gone afterwards. Without a seed it is a calm one."""
     environ = clean_environ(home, {**store.settings(), **SETTINGS})
     with (home / "log").open("a") as log:
         process = subprocess.Popen(
-            [sys.executable, str(VICTIM), str(seed)],
+            [sys.executable, str(VICTIM), *map(str, seed)],
             env=environ,
             cwd=home,
             stdin=subprocess.PIPE,
@@ -107,7 +107,7 @@ def test_what_was_on_disk_when_it_was_killed_gets_into_the_store(
             states["going"] += ".going" in names
         store.fault = None
         store.takes_seconds = lambda: 0.0
-        with victim(store, home, kills) as process:
+        with victim(store, home) as process:
             eventually(lambda: not set(on_disk) - set(stored(store)), "it is in the store", seconds=300)
             assert process.stdin is not None
             process.stdin.close()
