@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from profiling_middleware.failures import Failures
 from profiling_middleware.threads import OwnThread, wait_until_gone
 
 Job = Callable[[], object]
@@ -18,7 +19,7 @@ class Lane:
     def __init__(self, name: str, limit: int, logger: logging.Logger) -> None:
         self._name = name
         self._limit = limit
-        self._logger = logger
+        self._failures = Failures(logger)
         self._jobs: deque[Job] = deque()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -86,7 +87,7 @@ class Lane:
             try:
                 job()
             except Exception:
-                self._logger.exception("profiling: an internal step failed; the service is not affected")
+                self._failures.note()
             # A finished job may hold a whole profile: it must not live until the next one comes.
             del job
 
