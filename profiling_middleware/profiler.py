@@ -14,6 +14,7 @@ from typing import Self
 from profiling_middleware.captures import CAPTURES, CUMULATIVE, CaptureMaker
 from profiling_middleware.captures.trace import LastSeconds, TraceCapture
 from profiling_middleware.config import DEFAULT_SERVICE_NAME, Settings
+from profiling_middleware.failures import Failures
 from profiling_middleware.instruments.made import make_instruments
 from profiling_middleware.keys import new_instance_id
 from profiling_middleware.labels import LabelMaker
@@ -73,6 +74,7 @@ class Profiler:
         self.settings = Settings.from_env() if settings is None else settings
         check_engine(self.settings)  # a named engine that is missing fails at start-up
         self._logger = self.settings.logger
+        self._failures = Failures(self._logger)
         self._started = False
         self._has_warned = False
         self.label_maker: LabelMaker | None = None
@@ -120,10 +122,12 @@ class Profiler:
 
     def stop(self, timeout: float = STOP_SECONDS) -> None:
         """Ends all captures, marked partial, and uploads them; returns after `timeout` seconds at the latest."""
-        with self._lock:
+        deadline = time.monotonic() + timeout
+        if not self._lock.acquire(timeout=max(0.0, timeout)):
+            return  # start() hangs, and the service must not
+        try:
             if THIS_PROCESS.resident is not self:
                 return
-            deadline = time.monotonic() + timeout
             self._end_captures("the service stopped", timeout)
             self._tracer.hurry()
             self._trace_lane.drain(max(0.0, deadline - time.monotonic()))
@@ -133,6 +137,8 @@ class Profiler:
             THIS_PROCESS.leave(self)
             self._started = False
             self._build()
+        finally:
+            self._lock.release()
 
     def __enter__(self) -> Self:
         self.start()
@@ -315,7 +321,7 @@ class Profiler:
         self._recorder = Recorder(
             timer=self._timer,
             make_engine=lambda: make_engine(settings),
-            instruments=make_instruments(),
+            instruments=make_instruments(self._failures),
             tracer=self._tracer,
             pipeline=self._pipeline,
             service=settings.service_name,
@@ -342,6 +348,7 @@ class Profiler:
             requests=self.requests,
             find_hooks=lambda: make_step_hooks(settings),
             on_slow=on_slow,
+            failures=self._failures,
         )
 
     def _start_windows(self) -> None:
