@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, cast
 
 from profiling_middleware.config import Settings, SettingsError
-from profiling_middleware.failures import Failures
 from profiling_middleware.labels import CURRENT, end_work
 from profiling_middleware.middleware.messages import PREFIX, AdminRequest, AdminResponse, is_admin_path
 from profiling_middleware.middleware.service import ProfilerService
@@ -47,7 +47,8 @@ class ProfilingMiddleware:
         try:
             self._begin(settings)
         except Exception:
-            Failures(settings.logger if settings is not None else None).note()
+            logger = settings.logger if settings is not None else logging.getLogger("profiling_middleware")
+            logger.exception("profiling: stays off: an internal step failed; the service is not affected")
 
     def _begin(self, settings: Settings | None) -> None:
         try:

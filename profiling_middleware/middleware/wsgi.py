@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import select
 import socket
 from collections.abc import Callable, Iterable, Iterator
@@ -50,7 +51,8 @@ class WSGIProfilingMiddleware:
         except (SettingsError, OtherSettings):
             raise
         except Exception:
-            Failures(settings.logger if settings is not None else None).note()
+            logger = settings.logger if settings is not None else logging.getLogger("profiling_middleware")
+            logger.exception("profiling: stays off: an internal step failed; the service is not affected")
 
     def _begin(self, settings: Settings | None) -> None:
         self._service = ProfilerService(Settings.from_env() if settings is None else settings)
