@@ -73,6 +73,11 @@ class Lane:
             self._paused = False
             self._ensure_thread()
 
+    def abandon(self) -> None:
+        """In a forked child: jobs and thread are the parent's. Takes no lock: who held it is not in the child."""
+        self._changed = threading.Condition()
+        self._jobs, self._thread = deque(), None
+
     def _ensure_thread(self) -> None:
         if self._thread is not None or self._paused or not (self._jobs or self._kept):
             return

@@ -293,6 +293,7 @@ class Profiler:
         started = self._started
         # The parent's locks may have been held, its threads are gone: nothing of them is used again.
         self._lock = threading.RLock()
+        self._trace_lane.abandon()  # closing lets its thread end
         self._recorder.close()
         if self._uploads is not None:
             self._uploads.abandon()
