@@ -1,57 +1,49 @@
-"""The last things that went wrong, each once, with how often: what an operator wants to see before the log."""
+"""What fails within the profiler and goes no further: counted, and logged once in a while."""
 
 from __future__ import annotations
 
-import re
-import threading
+import contextlib
+import logging
+import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
 
-MAX_REASONS = 10
-_LONGEST_REASON = 500
-# A proxy or an endpoint may be given with a user and a password, and botocore's messages repeat it.
-_CREDENTIALS = re.compile(r"://[^/@\s]*@")
+# What fails at each request, or each second, would fill the log of a service that is otherwise well.
+_SECONDS_BETWEEN_LINES = 60.0
+_MOST_PLACES = 100
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """One reason, and when it was met last."""
-
-    what: str
-    """What failed: upload, lost (a capture that will never be in the store), or capture."""
-    reason: str
-    times: int
-    last_ns: int
-    """UTC, in nanoseconds since 1970."""
+_Place = tuple[type, object, int]
 
 
 class Failures:
-    """The newest reasons. From any thread."""
+    """For code that must not raise, as it stands in the way of a request: it catches, tells it here, and goes on."""
 
-    def __init__(self, now_ns: Callable[[], int] = time.time_ns) -> None:
-        """`now_ns` is UTC, in nanoseconds since 1970."""
-        self._now_ns = now_ns
-        self._known: dict[tuple[str, str], Failure] = {}
-        self._lock = threading.Lock()
+    def __init__(self, logger: logging.Logger | None = None) -> None:
+        self._logger = logger or logging.getLogger("profiling_middleware")
+        self._said: dict[_Place, tuple[float, int]] = {}
+        """By what fails where: when it was logged last, and how many had failed by then."""
+        self.count = 0
+        """Since this was made."""
 
-    def note(self, what: str, reason: str) -> None:
-        """It has happened now; the reason is cut to 500 characters, and has no password of a URL."""
-        reason = _CREDENTIALS.sub("://…@", reason)[:_LONGEST_REASON]
-        with self._lock:
-            known = self._known.pop((what, reason), None) or Failure(what=what, reason=reason, times=0, last_ns=0)
-            self._known[what, reason] = replace(known, times=known.times + 1, last_ns=self._now_ns())
-            if len(self._known) > MAX_REASONS:
-                del self._known[next(iter(self._known))]
+    def note(self) -> None:
+        """To be called while the exception is being handled. Logs each kind once a minute; raises nothing."""
+        self.count += 1
+        # Whatever it is, the service's own handlers of the log included.
+        with contextlib.suppress(Exception):
+            now, place = time.monotonic(), _place(sys.exception())
+            last, count = self._said.get(place, (None, self.count - 1))
+            if last is not None and now - last < _SECONDS_BETWEEN_LINES:
+                return
+            if len(self._said) >= _MOST_PLACES:
+                self._said.clear()
+            self._said[place] = now, self.count
+            others = self.count - count - 1
+            more = f" (and {others} times since this was said last)" if others else ""
+            self._logger.exception("profiling: an internal step failed; the service is not affected%s", more)
 
-    @property
-    def last(self) -> tuple[Failure, ...]:
-        """Up to ten reasons, the newest first."""
-        with self._lock:
-            return tuple(reversed(self._known.values()))
 
-
-def newest(*groups: tuple[Failure, ...]) -> tuple[Failure, ...]:
-    """The newest reasons of several, in their order."""
-    together = (failure for group in groups for failure in group)
-    return tuple(sorted(together, key=lambda failure: failure.last_ns, reverse=True)[:MAX_REASONS])
+def _place(error: BaseException | None) -> _Place:
+    """The innermost line; a failure that is the same has the same one."""
+    trace = error.__traceback__ if error is not None else None
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return type(error), trace.tb_frame.f_code if trace is not None else None, trace.tb_lineno if trace else 0

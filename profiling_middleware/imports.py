@@ -9,6 +9,9 @@ from contextlib import contextmanager
 
 from profiling_middleware.gil import giving_way
 
+# A fork that has not let go of it by then never will. Longer than an import takes.
+_LONGEST_SECONDS = 5.0
+
 
 class Imports:
     """Which of the profiler's threads is importing.
@@ -23,8 +26,13 @@ class Imports:
     @contextmanager
     def underway(self) -> Iterator[None]:
         """Within this block a thread may import; other threads get the GIL soon, and a fork waits for its end."""
-        with self._lock, giving_way():
-            yield
+        acquired = self._lock.acquire(timeout=_LONGEST_SECONDS)
+        try:
+            with giving_way():
+                yield
+        finally:
+            if acquired:
+                self._lock.release()
 
     def before_fork(self, timeout: float) -> None:
         """Waits up to `timeout` seconds until nothing is being imported, and lets nothing begin."""

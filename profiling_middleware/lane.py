@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from profiling_middleware.failures import Failures
 from profiling_middleware.threads import OwnThread, wait_until_gone
 
 Job = Callable[[], object]
@@ -18,7 +19,7 @@ class Lane:
     def __init__(self, name: str, limit: int, logger: logging.Logger) -> None:
         self._name = name
         self._limit = limit
-        self._logger = logger
+        self._failures = Failures(logger)
         self._jobs: deque[Job] = deque()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -72,6 +73,11 @@ class Lane:
             self._paused = False
             self._ensure_thread()
 
+    def abandon(self) -> None:
+        """In a forked child: jobs and thread are the parent's. Takes no lock: who held it is not in the child."""
+        self._changed = threading.Condition()
+        self._jobs, self._thread = deque(), None
+
     def _ensure_thread(self) -> None:
         if self._thread is not None or self._paused or not (self._jobs or self._kept):
             return
@@ -86,7 +92,7 @@ class Lane:
             try:
                 job()
             except Exception:
-                self._logger.exception("profiling: an internal step failed; the service is not affected")
+                self._failures.note()
             # A finished job may hold a whole profile: it must not live until the next one comes.
             del job
 

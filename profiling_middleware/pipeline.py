@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 
 from profiling_middleware.encoders.pprof import encode_pprof
 from profiling_middleware.encoders.views import render_view
-from profiling_middleware.failures import Failures
 from profiling_middleware.gil import giving_way
 from profiling_middleware.keys import own_key, shared_key
 from profiling_middleware.lane import Lane
+from profiling_middleware.last_failures import LastFailures
 from profiling_middleware.model import Artifact, Body, Profile, Trace
 from profiling_middleware.uploads import Uploads
 
@@ -62,7 +62,7 @@ class Pipeline:
         self._lane = Lane("profiling-encode", _QUEUED_PROFILES, logger)
         self._hurry = False
         self.dropped = 0
-        self.failures = Failures()
+        self.failures = LastFailures()
 
     def upload_to(self, uploads: Uploads) -> None:
         """Where captures go from now on. From any thread."""

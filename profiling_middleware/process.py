@@ -19,6 +19,10 @@ from profiling_middleware.threads import OwnThread
 _IMPORT_SECONDS = 3.0
 
 
+class OtherSettings(RuntimeError):  # noqa: N818 - it says what is the case
+    """This process has, or is about to have, a profiler with other settings."""
+
+
 class Resident(Protocol):
     """What lives in the process and is told of its fate."""
 
@@ -88,10 +92,10 @@ class Process:
             self._mounted.add(mounted)
 
     def claim(self, claimant: Claimant) -> None:
-        """Announces a profiler before there is one. Raises RuntimeError when one with other settings is announced."""
+        """Announces a profiler before there is one. Raises OtherSettings when one with other settings is announced."""
         present = self.claimant
         if present is not None and present.settings != claimant.settings:
-            raise RuntimeError("this process has a Profiler with other settings: give every middleware the same ones")
+            raise OtherSettings("this process has a Profiler with other settings: give every middleware the same ones")
         self._claim = weakref.ref(claimant)
         self._hook()
 
@@ -156,8 +160,10 @@ class Process:
         ctypes.pythonapi.Py_AddPendingCall(self._pending_call, None)
 
     def _called_by_main_thread(self, _: object) -> int:
-        if self.resident is not None and threading.current_thread() is threading.main_thread():
-            self.notice_sigterm()
+        # What it raised would be raised wherever the main thread is.
+        with contextlib.suppress(Exception):
+            if self.resident is not None and threading.current_thread() is threading.main_thread():
+                self.notice_sigterm()
         return 0
 
     def _unhook_sigterm(self) -> None:
@@ -187,7 +193,8 @@ class Process:
         self.imports.before_fork(_IMPORT_SECONDS)
 
     def _after_fork_in_parent(self) -> None:
-        self.imports.after_fork_in_parent()
+        with contextlib.suppress(Exception):
+            self.imports.after_fork_in_parent()
         self._tell("after_fork_in_parent")
 
     def _begin_in_child(self) -> None:
@@ -220,13 +227,19 @@ class _SigtermHandler:
         self.before = before
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        resident = self._process.resident
-        if resident is not None:
-            resident.on_sigterm()
+        # It runs between any two steps of the main thread: it raises nothing, and the log may be locked by that thread.
+        with contextlib.suppress(Exception):
+            resident = self._process.resident
+            if resident is not None:
+                resident.on_sigterm()
         if callable(self.before):
             self.before(number, frame)
-        else:
+            return
+        try:
             self._process.die_of(number)
+        except Exception:  # no thread could be started: the signal counts, and the last window is lost
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
 
 # Signals, fork hooks and exit are the process's: the one object that stands for it.

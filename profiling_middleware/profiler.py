@@ -14,6 +14,7 @@ from typing import Self
 from profiling_middleware.captures import CAPTURES, CUMULATIVE, CaptureMaker
 from profiling_middleware.captures.trace import LastSeconds, TraceCapture
 from profiling_middleware.config import Settings
+from profiling_middleware.failures import Failures
 from profiling_middleware.instruments.made import make_instruments
 from profiling_middleware.keys import new_instance_id
 from profiling_middleware.labels import LabelMaker, RequestLabels
@@ -54,6 +55,7 @@ class Profiler:
         self.settings = Settings.from_env() if settings is None else settings
         check_engine(self.settings)  # a named engine that is missing fails at start-up
         self._logger = self.settings.logger
+        self._failures = Failures(self._logger)
         self._started = False
         self._has_warned = False
         self._enabled = self.settings.enabled
@@ -98,10 +100,12 @@ class Profiler:
 
     def stop(self, timeout: float = STOP_SECONDS) -> None:
         """Ends all captures, marked partial, and uploads them; returns after `timeout` seconds at the latest."""
-        with self._lock:
+        deadline = time.monotonic() + timeout
+        if not self._lock.acquire(timeout=max(0.0, timeout)):
+            return  # start() hangs, and the service must not
+        try:
             if THIS_PROCESS.resident is not self:
                 return
-            deadline = time.monotonic() + timeout
             self.labels.label_with(None)
             self._periodic.end_all("the service stopped", timeout)
             self._tracer.hurry()
@@ -112,6 +116,8 @@ class Profiler:
             THIS_PROCESS.leave(self)
             self._started = False
             self._build()
+        finally:
+            self._lock.release()
 
     def enable(self, timeout: float = STOP_SECONDS) -> None:
         """Switches profiling on, as PROFILE_ENABLED does, and starts the profiler if it is not running.
@@ -321,6 +327,7 @@ class Profiler:
         started = self._started
         # The parent's locks may have been held, its threads are gone: nothing of them is used again.
         self._lock = threading.RLock()
+        self._trace_lane.abandon()  # closing lets its thread end
         self._recorder.close()
         if self._uploads is not None:
             self._uploads.abandon()
@@ -349,7 +356,7 @@ class Profiler:
         self._recorder = Recorder(
             timer=self._timer,
             make_engine=lambda: make_engine(settings),
-            instruments=make_instruments(),
+            instruments=make_instruments(self._failures),
             tracer=self._tracer,
             pipeline=self._pipeline,
             service=settings.service_name,
@@ -379,6 +386,7 @@ class Profiler:
             requests=self.requests,
             find_hooks=lambda: make_step_hooks(settings),
             on_slow=on_slow,
+            failures=self._failures,
         )
 
     def _begin_windows(self, uploads: Uploads) -> None:

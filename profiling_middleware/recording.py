@@ -14,10 +14,10 @@ from typing import cast
 from profiling_middleware.captures import CAPTURES, CUMULATIVE, Capture, CaptureMaker
 from profiling_middleware.captures.sources import Sources
 from profiling_middleware.captures.trace import LastSeconds
-from profiling_middleware.failures import Failures
 from profiling_middleware.instruments import Instrument
 from profiling_middleware.instruments.looks import InstrumentLooks
 from profiling_middleware.keys import new_capture_id
+from profiling_middleware.last_failures import LastFailures
 from profiling_middleware.model import CaptureInfo, Trigger
 from profiling_middleware.pipeline import Pipeline, Request, Result
 from profiling_middleware.sampling.cost import CostMeter
@@ -109,7 +109,7 @@ class Recorder:
         self._on_demand = 0
         self._on_demand_lock = threading.Lock()
         self.failed = 0
-        self.failures = Failures()
+        self.failures = LastFailures()
         self.cost = CostMeter()
         """What the engine has used."""
         self._apply_wait_rates()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from profiling_middleware.config import Settings
-from profiling_middleware.failures import Failure, newest
+from profiling_middleware.last_failures import Failure, newest
 from profiling_middleware.periodic import Periodic
 from profiling_middleware.pipeline import Pipeline
 from profiling_middleware.recording import Recorder

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
+from profiling_middleware.failures import Failures
 from profiling_middleware.threads import OwnThread, wait_until_gone
 
 Action = Callable[[], object]
@@ -44,7 +45,7 @@ class Timeline:
 
     def __init__(self, now: Callable[[], float], logger: logging.Logger) -> None:
         self.now = now
-        self._logger = logger
+        self._failures = Failures(logger)
         self._calls: list[TimedCall] = []
         self._order = itertools.count()
 
@@ -78,11 +79,11 @@ class Timeline:
         self._calls.clear()
 
     def run(self, action: Action) -> None:
-        """Runs one action; whatever it raises is logged and goes no further."""
+        """Runs one action; whatever it raises is logged, at most once a minute, and goes no further."""
         try:
             action()
         except Exception:
-            self._logger.exception("profiling: an internal step failed; the service is not affected")
+            self._failures.note()
 
 
 class TimerThread:

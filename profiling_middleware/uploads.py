@@ -8,8 +8,8 @@ import random
 import time
 from collections.abc import Callable, Iterable
 
-from profiling_middleware.failures import Failures
 from profiling_middleware.lane import Lane
+from profiling_middleware.last_failures import LastFailures
 from profiling_middleware.model import Artifact
 from profiling_middleware.stores import KeyTaken, Store, StoreError
 from profiling_middleware.units import format_size
@@ -30,7 +30,7 @@ class Uploads:
     def __init__(self, store: Store, backlog: Backlog, logger: logging.Logger, call_later: CallLater) -> None:
         self.store = store
         self.counts = UploadCounts()
-        self.failures = Failures()
+        self.failures = LastFailures()
         self._backlog = backlog
         self._logger = logger
         self._call_later = call_later

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from profiling_middleware.failures import Failures
 from profiling_middleware.instruments import WaitListener
 from profiling_middleware.instruments.chains import parents, running_frames, suspended_frames
 from profiling_middleware.instruments.events import ContentionEvents
@@ -29,12 +30,14 @@ _LEAST_WAIT_NS = 20_000
 _LOOK_SECONDS = 2.0
 
 Wait = Callable[..., Coroutine[Any, Any, Any]]
+_Wait = tuple[tuple[int, str], "asyncio.Task[Any] | None", int, int | None]
+"""What for, whose, since when, and what its task has waited already for the wait that this one is part of."""
 
 
 class AsyncioLocks:
     """See `instruments.Instrument`."""
 
-    def __init__(self, events: ContentionEvents | None = None) -> None:
+    def __init__(self, events: ContentionEvents | None = None, failures: Failures | None = None) -> None:
         self._listeners: list[WaitListener] = []
         self._replaced: list[tuple[type, str, Any, Any]] = []
         self._table = WaitTable()
@@ -42,6 +45,7 @@ class AsyncioLocks:
         """By task that waits for a condition: what it has waited meanwhile for the condition's lock."""
         self._stacks = StackTable()
         self._events = events or ContentionEvents()
+        self._failures = failures or Failures()
 
     @property
     def limits(self) -> tuple[str, ...]:
@@ -90,24 +94,39 @@ class AsyncioLocks:
     # -- what happens in the loops' threads ----------------------------------------------------------------------
 
     async def _measured(self, operation: Operation, original: Wait, subject: Any, arguments: tuple[Any, ...]) -> Any:
-        key, task = (id(subject), operation.key), asyncio.current_task()
-        began = time.monotonic_ns()
-        self._table.begin(key, self._waiter(sys._getframe(1)), began)
-        outer = self._nested.get(task)
-        self._nested[task] = 0
+        wait = None
+        try:
+            wait = self._begun((id(subject), operation.key), sys._getframe(1))
+        except Exception:
+            self._failures.note()
         try:
             return await original(subject, *arguments)
         finally:
-            now = time.monotonic_ns()
-            inner = self._nested.pop(task, 0)
-            late = self._table.end(key, began, now, elsewhere=inner)
-            if outer is not None:
-                self._nested[task] = outer + now - began
-            if late is not None:
-                self._events.note(late, None)
-            waited = now - began - inner
-            if waited >= _LEAST_WAIT_NS:
-                self._note_wait(waited, now, sys._getframe(1), task)
+            try:
+                if wait is not None:
+                    self._ended(wait, sys._getframe(1))
+            except Exception:
+                self._failures.note()
+
+    def _begun(self, key: tuple[int, str], frame: Any) -> _Wait:
+        task, began = asyncio.current_task(), time.monotonic_ns()
+        self._table.begin(key, self._waiter(frame), began)
+        outer = self._nested.get(task)
+        self._nested[task] = 0
+        return key, task, began, outer
+
+    def _ended(self, wait: _Wait, frame: Any) -> None:
+        key, task, began, outer = wait
+        now = time.monotonic_ns()
+        inner = self._nested.pop(task, 0)
+        late = self._table.end(key, began, now, elsewhere=inner)
+        if outer is not None:
+            self._nested[task] = outer + now - began
+        if late is not None:
+            self._events.note(late, None)
+        waited = now - began - inner
+        if waited >= _LEAST_WAIT_NS:
+            self._note_wait(waited, now, frame, task)
 
     def _note_wait(self, waited: int, now: int, frame: Any, task: asyncio.Task[Any] | None) -> None:
         chosen = self._events.choose_wait(waited)
@@ -171,7 +190,12 @@ class AsyncioLocks:
 
         @functools.wraps(original)
         def method(subject: Any, /, *arguments: Any) -> Coroutine[Any, Any, Any]:
-            if not self._listeners or not waits(subject):
+            try:
+                measures = self._listeners and waits(subject)
+            except Exception:
+                self._failures.note()
+                measures = False
+            if not measures:
                 return original(subject, *arguments)
             return self._measured(operation, original, subject, arguments)
 
@@ -183,8 +207,11 @@ class AsyncioLocks:
 
         @functools.wraps(original)
         def method(subject: Any, /, *arguments: Any, **named: Any) -> Any:
-            if table:
-                self._note_release(subject, keys)
+            try:
+                if table:
+                    self._note_release(subject, keys)
+            except Exception:
+                self._failures.note()
             return original(subject, *arguments, **named)
 
         return method

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import sys
 
+from profiling_middleware.failures import Failures
 from profiling_middleware.instruments import Instrument, WaitListener
 from profiling_middleware.process import THIS_PROCESS
 
 _LOOK_SECONDS = 0.5
 
 
-def make_instruments() -> tuple[Instrument, ...]:
-    """New ones, at rest."""
-    return _OfAsyncio("locks"), _OfAsyncio("tasks")
+def make_instruments(failures: Failures | None = None) -> tuple[Instrument, ...]:
+    """New ones, at rest. `failures` is told what fails in the service's own threads."""
+    return _OfAsyncio("locks", failures), _OfAsyncio("tasks", failures)
 
 
 class _OfAsyncio:
     """See `Instrument`."""
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    def __init__(self, what: str, failures: Failures | None) -> None:
+        self._what, self._failures = what, failures
         self._made: Instrument | None = None
         self._listeners: list[WaitListener] = []
         self._rates = (1, 1)
@@ -72,7 +73,10 @@ class _OfAsyncio:
         with THIS_PROCESS.imports.underway():
             from profiling_middleware.instruments.asyncio_locks import AsyncioLocks
             from profiling_middleware.instruments.asyncio_tasks import AsyncioTasks
-        self._made = AsyncioLocks() if self._what == "locks" else AsyncioTasks(measuring=AsyncioLocks.MEASURING)
+        if self._what == "locks":
+            self._made = AsyncioLocks(failures=self._failures)
+        else:
+            self._made = AsyncioTasks(measuring=AsyncioLocks.MEASURING)
         self._made.set_wait_rates(*self._rates)
         for listener in self._listeners:
             self._made.attach(listener)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextvars import Token
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from profiling_middleware.config import Settings, SettingsError
 from profiling_middleware.labels import CURRENT, end_work
@@ -20,12 +20,14 @@ from profiling_middleware.middleware.messages import (
     not_readable,
 )
 from profiling_middleware.middleware.service import ProfilerService
+from profiling_middleware.process import OtherSettings
 from profiling_middleware.threads import OwnThread
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from profiling_middleware.tracing.requests import RequestSpans
+# Longer than the profiler ever takes: whatever it does, a service ends.
+_STOP_SECONDS = 10.0
 
 
 class ProfilingMiddleware:
@@ -44,20 +46,29 @@ class ProfilingMiddleware:
         """
         self.app = app
         self._refused: Exception | None = None
+        self._started = False
+        # Until everything is there, and if that fails: then nothing is looked for, and all passes.
+        self._look_for = cast(str, None)
+        try:
+            self._begin(settings)
+        except Exception:
+            logger = settings.logger if settings is not None else logging.getLogger("profiling_middleware")
+            logger.exception("profiling: stays off: an internal step failed; the service is not affected")
+
+    def _begin(self, settings: Settings | None) -> None:
         try:
             self._service = ProfilerService(Settings.from_env() if settings is None else settings)
-        except (SettingsError, RuntimeError) as error:
+        except (SettingsError, OtherSettings) as error:
             self._refused = error
             self._service = ProfilerService(Settings())
-        self._started = False
-        self._look_for = self._what_to_look_for()
         self._service.on_change = self._look_again
+        self._look_for = self._what_to_look_for()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             passes = self._look_for not in scope["path"]
         except (KeyError, TypeError):  # no path: a lifespan, or a mistake that is the application's to answer
-            passes = scope.get("type") != "lifespan"
+            passes = self._look_for is None or scope.get("type") != "lifespan"
         if passes:
             await self.app(scope, receive, send)
             return
@@ -67,43 +78,49 @@ class ProfilingMiddleware:
             await send({"type": "lifespan.startup.failed", "message": f"profiling: {self._refused}"})
         elif kind == "lifespan":
             await self.app(scope, receive, _LifespanSend(self, send))
+        elif self._is_for_us(scope):
+            await self._answer(scope, receive, send)
         else:
+            await self._serve(scope, receive, send)
+
+    def _is_for_us(self, scope: Scope) -> bool:
+        """Whether the routes are asked. Starts the profiler, if that is still to be done."""
+        try:
             self._start()
-            if kind == "http" and PREFIX in scope["path"] and is_admin_path(_route_path(scope)):
-                await self._answer(scope, receive, send)
-            else:
-                await self._serve(scope, receive, send)
+            return scope["type"] == "http" and PREFIX in scope["path"] and is_admin_path(_route_path(scope))
+        except Exception:
+            self._service.failures.note()
+            return False
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves a request whose samples are labelled, if they can be."""
-        make, spans = self._service.label_maker, self._service.spans
-        if spans is not None:
-            await self._serve_traced(spans, scope, receive, send)
-            return
-        if make is None:
-            await self.app(scope, receive, send)
-            return
-        token = CURRENT.set(make(self._service.endpoints.of_asgi, scope))
+        """Serves a request that is labelled and traced, if it can be: whatever fails in that goes no further."""
+        service, token, entered, span = self._service, None, None, None
+        try:
+            make, spans, resolve = service.label_maker, service.spans, service.endpoints.of_asgi
+            if make is not None:
+                token = CURRENT.set(make(resolve, scope))
+            if spans is not None:
+                span = spans.begin(resolve, scope, send)
+                entered = spans.enter(span)
+                send = span.send
+        except Exception:
+            service.failures.note()
         try:
             await self.app(scope, receive, send)
-        finally:
-            end_work(token)
-
-    async def _serve_traced(self, spans: RequestSpans, scope: Scope, receive: Receive, send: Send) -> None:
-        service = self._service
-        make, resolve = service.label_maker, service.endpoints.of_asgi
-        tokens: list[Token[Any]] = [CURRENT.set(make(resolve, scope))] if make is not None else []
-        span = spans.begin(resolve, scope, send)
-        tokens.append(spans.enter(span))
-        try:
-            await self.app(scope, receive, span.send)
         except BaseException:
-            span.status = span.status or 500  # what servers and frameworks answer then
+            if span is not None:
+                span.status = span.status or 500  # what servers and frameworks answer then
             raise
         finally:
-            spans.end(span)
-            for token in tokens:
-                end_work(token)
+            try:
+                if span is not None and spans is not None:
+                    spans.end(span)
+                if entered is not None:
+                    end_work(entered)
+                if token is not None:
+                    end_work(token)
+            except Exception:
+                service.failures.note()
 
     def _what_to_look_for(self) -> str:
         # While profiling is off one comparison is all that a request pays. Otherwise, or while there is something to do
@@ -131,7 +148,7 @@ class ProfilingMiddleware:
                 self._service.start()
 
     async def _stop(self) -> None:
-        await _in_thread(self._service.stop)
+        await asyncio.wait_for(_in_thread(self._service.stop), _STOP_SECONDS)
         self._started = False
         self._look_again()
 
@@ -163,10 +180,13 @@ class _LifespanSend:
         self._send = send
 
     async def __call__(self, message: Message) -> None:
-        if message["type"] == "lifespan.startup.complete":
-            self._middleware._start()
-        elif message["type"] in _ENDS:
-            await self._middleware._stop()
+        try:
+            if message["type"] == "lifespan.startup.complete":
+                self._middleware._start()
+            elif message["type"] in _ENDS:
+                await self._middleware._stop()
+        except Exception:
+            self._middleware._service.failures.note()
         await self._send(message)
 
 

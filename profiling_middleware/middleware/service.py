@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from profiling_middleware.config import Settings
+from profiling_middleware.failures import Failures
 from profiling_middleware.labels import LabelMaker
 from profiling_middleware.middleware.work import Endpoints
 from profiling_middleware.process import THIS_PROCESS
@@ -26,8 +27,10 @@ class ProfilerService:
     """One mounted middleware's side of the profiler."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises RuntimeError when a middleware in this process has enabled other settings."""
+        """Raises OtherSettings when a middleware in this process has enabled other settings."""
         self.settings = settings
+        self.failures = Failures(settings.logger)
+        """What failed on the way of a request."""
         self._profiler: Profiler | None = None
         self._admin: Admin | None = None
         self._starter: threading.Thread | None = None

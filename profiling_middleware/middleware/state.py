@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from profiling_middleware.failures import Failure
+from profiling_middleware.last_failures import Failure
 from profiling_middleware.middleware.messages import AdminResponse
 from profiling_middleware.status import EngineStatus, Status, WaitingStatus
 from profiling_middleware.units import format_time

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import select
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextvars import Token
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from profiling_middleware.config import Settings
+from profiling_middleware.config import Settings, SettingsError
+from profiling_middleware.failures import Failures
 from profiling_middleware.labels import CURRENT, LabelMaker, Resolve, end_work
 from profiling_middleware.middleware.messages import (
     PREFIX,
@@ -23,6 +25,7 @@ from profiling_middleware.middleware.messages import (
 )
 from profiling_middleware.middleware.service import ProfilerService
 from profiling_middleware.middleware.wsgi_answer import CaptureBody
+from profiling_middleware.process import OtherSettings
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -44,14 +47,25 @@ class WSGIProfilingMiddleware:
     def __init__(self, app: WSGIApplication, *, settings: Settings | None = None) -> None:
         """Takes the settings of the environment when none are given.
 
-        Raises SettingsError for what cannot be used, and RuntimeError when this process has a profiler with other
-        settings.
+        Raises SettingsError for what cannot be used, and OtherSettings (a RuntimeError) when this process has a
+        profiler with other settings.
         """
         self.app = app
-        self._service = ProfilerService(Settings.from_env() if settings is None else settings)
         self._started = False
-        self._look_for = self._what_to_look_for()
+        # Until everything is there, and if that fails: then nothing is looked for, and all passes.
+        self._look_for = cast(str, None)
+        try:
+            self._begin(settings)
+        except (SettingsError, OtherSettings):
+            raise
+        except Exception:
+            logger = settings.logger if settings is not None else logging.getLogger("profiling_middleware")
+            logger.exception("profiling: stays off: an internal step failed; the service is not affected")
+
+    def _begin(self, settings: Settings | None) -> None:
+        self._service = ProfilerService(Settings.from_env() if settings is None else settings)
         self._service.on_change = self._look_again
+        self._look_for = self._what_to_look_for()
 
     def _what_to_look_for(self) -> str:
         # While profiling is off one comparison is all that a request pays; else it is for what every path contains.
@@ -67,21 +81,31 @@ class WSGIProfilingMiddleware:
         try:
             passes = self._look_for not in environ["PATH_INFO"]
         except KeyError:  # an empty path may be left out
-            passes = self._look_for == PREFIX
+            passes = self._look_for in (PREFIX, None)
+        except TypeError:  # nothing is looked for
+            passes = True
         if passes:
             return self.app(environ, start_response)
-        if not self._started:
-            self._started = True
-            self._look_again()
-            if self._service.wants_start:
-                self._service.start()
-        path = environ.get("PATH_INFO", "")
-        if PREFIX in path and is_admin_path(path):
+        if self._is_for_us(environ):
             return self._answer(environ, start_response)
         make, spans = self._service.label_maker, self._service.spans
         if make is None and spans is None:
             return self.app(environ, start_response)
         return self._serve(make, spans, environ, start_response)
+
+    def _is_for_us(self, environ: WSGIEnvironment) -> bool:
+        """Whether the routes are asked. Starts the profiler, if that is still to be done."""
+        try:
+            if not self._started:
+                self._started = True
+                self._look_again()
+                if self._service.wants_start:
+                    self._service.start()
+            path = environ.get("PATH_INFO", "")
+            return PREFIX in path and is_admin_path(path)
+        except Exception:
+            self._service.failures.note()
+            return False
 
     def _serve(
         self,
@@ -90,22 +114,35 @@ class WSGIProfilingMiddleware:
         environ: WSGIEnvironment,
         start_response: StartResponse,
     ) -> Iterable[bytes]:
-        """Serves a request that is labelled and traced, its body too where that is made bit by bit."""
-        work, resolve = _Work(spans), self._service.endpoints.of_wsgi
-        if make is not None:
-            work.tokens.append(CURRENT.set(make(resolve, environ)))
-        if spans is not None:
-            start_response = work.trace(spans, resolve, environ, start_response)
+        """Serves a request that is labelled and traced, its body too where that is made bit by bit.
+
+        Whatever fails in that goes no further.
+        """
+        failures, work = self._service.failures, None
+        try:
+            work, resolve = _Work(spans, failures), self._service.endpoints.of_wsgi
+            if make is not None:
+                work.tokens.append(CURRENT.set(make(resolve, environ)))
+            if spans is not None:
+                start_response = work.trace(spans, resolve, environ, start_response)
+        except Exception:
+            failures.note()
         try:
             body = self.app(environ, start_response)
         except BaseException:
-            work.end(failed=True)
+            try:
+                if work is not None:
+                    work.end(failed=True)
+            except Exception:
+                failures.note()
             raise
-        wrapper = environ.get("wsgi.file_wrapper")
-        if isinstance(body, list | tuple) or (isinstance(wrapper, type) and isinstance(body, wrapper)):
+        try:
+            if work is None or not _is_whole(body, environ):
+                return body if work is None else _ObservedBody(body, work)
             work.end()
-            return body
-        return _ObservedBody(body, work)
+        except Exception:
+            failures.note()
+        return body
 
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         answer = self._asked(environ)
@@ -128,11 +165,11 @@ class WSGIProfilingMiddleware:
 class _Work:
     """What one request's samples are labelled with, and its part in a trace."""
 
-    __slots__ = ("_span", "_spans", "tokens")
+    __slots__ = ("_span", "_spans", "failures", "tokens")
 
-    def __init__(self, spans: RequestSpans | None) -> None:
+    def __init__(self, spans: RequestSpans | None, failures: Failures) -> None:
         self.tokens: list[Token[Any]] = []
-        self._spans = spans
+        self._spans, self.failures = spans, failures
         self._span: RequestSpan | None = None
 
     def trace(
@@ -143,7 +180,10 @@ class _Work:
         self.tokens.append(spans.enter(span))
 
         def noting(status: str, headers: list[tuple[str, str]], *rest: Any) -> Callable[[bytes], object]:
-            span.note_status(status)
+            try:
+                span.note_status(status)
+            except Exception:
+                self.failures.note()
             return start_response(status, headers, *rest)
 
         return noting
@@ -173,7 +213,10 @@ class _ObservedBody:
         self._body, self._work = body, work
 
     def __iter__(self) -> Iterator[bytes]:
-        self._work.first_byte()
+        try:
+            self._work.first_byte()
+        except Exception:
+            self._work.failures.note()
         return iter(self._body)
 
     def close(self) -> None:
@@ -182,7 +225,16 @@ class _ObservedBody:
             if close is not None:
                 close()
         finally:
-            self._work.end()
+            try:
+                self._work.end()
+            except Exception:
+                self._work.failures.note()
+
+
+def _is_whole(body: Iterable[bytes], environ: WSGIEnvironment) -> bool:
+    """Whether nothing of it is still to be made, or the server has its own way with it."""
+    wrapper = environ.get("wsgi.file_wrapper")
+    return isinstance(body, list | tuple) or (isinstance(wrapper, type) and isinstance(body, wrapper))
 
 
 def _status_line(status: int) -> str:

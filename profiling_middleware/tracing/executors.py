@@ -14,6 +14,7 @@ from threading import get_ident
 from time import monotonic_ns
 from typing import Any
 
+from profiling_middleware.failures import Failures
 from profiling_middleware.tracing.buffer import WORK, TraceBuffer
 from profiling_middleware.tracing.requests import SPAN, request_of_step
 
@@ -27,7 +28,8 @@ class ExecutorWork:
 
     limits: tuple[str, ...] = ()
 
-    def __init__(self) -> None:
+    def __init__(self, failures: Failures | None = None) -> None:
+        self._failures = failures or Failures()
         self._buffer: TraceBuffer | None = None
         self._least_ns = 0
         self._replaced: list[tuple[Any, str, Any, Any]] = []
@@ -74,21 +76,32 @@ class ExecutorWork:
         @functools.wraps(original_init)
         def init(item: Any, /, *arguments: Any, **named: Any) -> None:
             original_init(item, *arguments, **named)
-            if self._buffer is not None:
-                # Not twice: one of ours may still be called by whoever replaced it.
-                item.__dict__.setdefault(_QUEUED, (monotonic_ns(), SPAN.get()))
+            try:
+                if self._buffer is not None:
+                    # Not twice: one of ours may still be called by whoever replaced it.
+                    item.__dict__.setdefault(_QUEUED, (monotonic_ns(), SPAN.get()))
+            except Exception:
+                self._failures.note()
 
         @functools.wraps(original_run)
         def run(item: Any, /, *arguments: Any, **named: Any) -> Any:
-            queued = item.__dict__.pop(_QUEUED, None)
+            queued = None
+            try:
+                queued = item.__dict__.pop(_QUEUED, None)
+                name = _name(getattr(item, "fn", None)) if queued is not None else ""  # the original lets go of it
+            except Exception:
+                self._failures.note()
+                queued = None
             if queued is None:
                 return original_run(item, *arguments, **named)
-            name = _name(getattr(item, "fn", None))  # the original lets go of it
             began = monotonic_ns()
             try:
                 return original_run(item, *arguments, **named)
             finally:
-                self._note(name, queued[0], queued[1], began)
+                try:
+                    self._note(name, queued[0], queued[1], began)
+                except Exception:
+                    self._failures.note()
 
         self._put(work_item, "__init__", init)
         self._put(work_item, "run", run)
@@ -107,20 +120,30 @@ class ExecutorWork:
 
         @functools.wraps(original)
         def run_sync(func: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-            if self._buffer is None or not self._has(anyio, run_sync):
-                return original(func, *arguments, **named)
-            queued, span = monotonic_ns(), SPAN.get()
-
-            def measured(*arguments: Any) -> Any:
-                began = monotonic_ns()
-                try:
-                    return func(*arguments)
-                finally:
-                    self._note(_name(func), queued, span, began)
-
-            return original(measured, *arguments, **named)
+            called = func
+            try:
+                if self._buffer is not None and self._has(anyio, run_sync):
+                    called = self._measured(func)
+            except Exception:
+                self._failures.note()
+            return original(called, *arguments, **named)
 
         return run_sync
+
+    def _measured(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        queued, span = monotonic_ns(), SPAN.get()
+
+        def measured(*arguments: Any) -> Any:
+            began = monotonic_ns()
+            try:
+                return func(*arguments)
+            finally:
+                try:
+                    self._note(_name(func), queued, span, began)
+                except Exception:
+                    self._failures.note()
+
+        return measured
 
 
 def _name(function: Any) -> str:

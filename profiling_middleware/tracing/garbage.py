@@ -17,12 +17,16 @@ _LEAST_NS = 100_000
 class GarbageCollections:
     """See `tracing.sources.TraceSource`."""
 
-    limits: tuple[str, ...] = ()
-
     def __init__(self) -> None:
         self._buffer: TraceBuffer | None = None
         self._least_ns = 0
         self._began_ns = 0
+        self._failures = 0
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        failed = self._failures
+        return (f"{failed} runs of the garbage collector could not be told: an internal step failed",) * bool(failed)
 
     def start(self, buffer: TraceBuffer, *, full: bool) -> None:
         self._least_ns = 0 if full else _LEAST_NS
@@ -45,6 +49,8 @@ class GarbageCollections:
         ended_ns, began_ns, buffer = monotonic_ns(), self._began_ns, self._buffer
         if buffer is None or not began_ns or ended_ns - began_ns < self._least_ns:
             return
-        buffer.add(
-            COLLECTION, get_ident(), began_ns, ended_ns, info["generation"], info["collected"], info["uncollectable"]
-        )
+        found = info["generation"], info["collected"], info["uncollectable"]
+        try:
+            buffer.add(COLLECTION, get_ident(), began_ns, ended_ns, *found)
+        except Exception:
+            self._failures += 1  # not logged: whatever allocated just now may hold the log's lock

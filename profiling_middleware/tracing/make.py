@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 
 from profiling_middleware.config import Settings
+from profiling_middleware.failures import Failures
 from profiling_middleware.lane import Lane
 from profiling_middleware.timer import Timeline
 from profiling_middleware.tracing.executors import ExecutorWork
@@ -25,8 +26,12 @@ def make_tracer(
     requests: RequestSpans,
     find_hooks: Callable[[], StepHooks | None],
     on_slow: Callable[[str], object],
+    failures: Failures | None = None,
 ) -> Tracer:
-    """A new one, at rest. `on_slow` is told what took longer than PROFILE_SLOW_REQUEST; from any thread."""
+    """A new one, at rest. `on_slow` is told what took longer than PROFILE_SLOW_REQUEST; from any thread.
+
+    `failures` is told what fails in the service's own threads.
+    """
     logger = settings.logger
     slow_ns = int(settings.slow_request * 1e9) if settings.slow_request is not None else 0
     return Tracer(
@@ -34,6 +39,6 @@ def make_tracer(
         lane=lane,
         writer=TraceWriter(os.getpid(), settings.service_name, slow_ns, on_slow),
         requests=requests,
-        sources=(LoopSteps(find_hooks), ExecutorWork(), GarbageCollections()),
+        sources=(LoopSteps(find_hooks, failures), ExecutorWork(failures), GarbageCollections()),
         new_file=lambda: TraceFile(settings.spool_dir, settings.spool_max_bytes, logger),
     )

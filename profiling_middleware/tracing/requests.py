@@ -60,13 +60,16 @@ class RequestSpan:
     def send(self, message: MutableMapping[str, Any]) -> Any:
         """What the application sends, seen on its way; returns what the server's `send` does."""
         if not self.first_byte_ns:
-            kind = message["type"]
-            if kind == "http.response.start":
-                self.status = message["status"]
-            elif kind == "http.response.body":
-                self.first_byte_ns = monotonic_ns()
-            elif kind == "websocket.accept":
-                self.status, self.first_byte_ns = 101, monotonic_ns()
+            try:
+                kind = message["type"]
+                if kind == "http.response.start":
+                    self.status = message["status"]
+                elif kind == "http.response.body":
+                    self.first_byte_ns = monotonic_ns()
+                elif kind == "websocket.accept":
+                    self.status, self.first_byte_ns = 101, monotonic_ns()
+            except Exception:
+                self.first_byte_ns = 0  # no message as it should be, and the server's to refuse
         return self._send(message)
 
     def note_status(self, status: str) -> None:

@@ -12,6 +12,7 @@ from threading import get_ident
 from time import monotonic_ns
 from typing import Any, Protocol
 
+from profiling_middleware.failures import Failures
 from profiling_middleware.tracing.buffer import STEP, TraceBuffer
 from profiling_middleware.tracing.requests import SPAN
 from profiling_middleware.tracing.tasks import FollowedTasks, TaskSteps, coroutine_name
@@ -39,7 +40,7 @@ class StepHooks(Protocol):
 class LoopSteps:
     """See `tracing.sources.TraceSource`."""
 
-    def __init__(self, find_hooks: Callable[[], StepHooks | None]) -> None:
+    def __init__(self, find_hooks: Callable[[], StepHooks | None], failures: Failures | None = None) -> None:
         """`find_hooks` is asked when they are needed; without the extension there are none."""
         self._find_hooks = find_hooks
         self._hooks: StepHooks | None = None
@@ -49,7 +50,7 @@ class LoopSteps:
         self._tasks: TaskSteps | FollowedTasks | None = None
         self._full = False
         self._least_ns = LEAST_STEP_NS
-        self.failures = 0
+        self.failures = failures or Failures()
         self._original_run: Any = None
         self._run: Any = None
 
@@ -97,7 +98,7 @@ class LoopSteps:
                 try:
                     self._note(handle, began, ended)
                 except Exception:  # whatever it is, the loop is none of its business
-                    self.failures += 1
+                    self.failures.note()
 
         self._run = run
         handles.Handle._run = run

@@ -18,7 +18,7 @@ from integration_kit.servers import clean_environ
 MARATHON = Path(__file__).parent / "marathon.py"
 KINDS = ("cpu", "block", "mutex", "trace")
 # What is learnt once (names, stacks, the chunks of a trace) has been learnt by then.
-LEARNT_WINDOWS = 100
+LEARNT_WINDOWS = 300
 GROWTH_BYTES_A_WINDOW = 4096
 
 

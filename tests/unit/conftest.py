@@ -16,7 +16,7 @@ import hypothesis
 import pytest
 
 import profiling_middleware
-from profiling_middleware.failures import Failure
+from profiling_middleware.last_failures import Failure
 from profiling_middleware.model import (
     Artifact,
     CaptureInfo,

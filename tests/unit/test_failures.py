@@ -1,70 +1,71 @@
-"""The last failures, each reason once."""
+"""Failures are counted, and logged once a minute for each place."""
 
 from __future__ import annotations
 
-import itertools
+import logging
 
-from profiling_middleware.failures import MAX_REASONS, Failure, Failures, newest
+import pytest
 
+from profiling_middleware import failures
+from profiling_middleware.failures import Failures
 
-def counting() -> Failures:
-    """Each failure comes a nanosecond after the one before it, the first one at 1."""
-    moments = itertools.count(1)
-    return Failures(lambda: next(moments))
-
-
-def test_a_reason_is_there_once_with_its_last_time_and_how_often_it_was_met() -> None:
-    failures = counting()
-
-    for reason in ("no network", "no bucket", "no network"):
-        failures.note("upload", reason)
-
-    assert failures.last == (
-        Failure(what="upload", reason="no network", times=2, last_ns=3),
-        Failure(what="upload", reason="no bucket", times=1, last_ns=2),
-    )
+SAID = "profiling: an internal step failed; the service is not affected"
 
 
-def test_the_same_reason_of_something_else_is_another_failure() -> None:
-    failures = counting()
-
-    failures.note("upload", "no room")
-    failures.note("lost", "no room")
-
-    assert [(failure.what, failure.times) for failure in failures.last] == [("lost", 1), ("upload", 1)]
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [1000.0]
+    monkeypatch.setattr(failures.time, "monotonic", lambda: now[0])
+    return now
 
 
-def test_the_oldest_reasons_are_forgotten() -> None:
-    failures = counting()
-
-    for number in range(MAX_REASONS):
-        failures.note("upload", f"{number}")
-    failures.note("upload", "0")
-    failures.note("upload", "new")
-
-    assert [failure.reason for failure in failures.last] == ["new", "0", *(f"{9 - number}" for number in range(8))]
+def fail(kept: Failures, error: Exception) -> None:
+    try:
+        raise error
+    except Exception:
+        kept.note()
 
 
-def test_a_password_in_a_url_is_not_kept_and_neither_is_a_long_text() -> None:
-    failures = counting()
+def test_the_same_failure_is_logged_once_a_minute_with_how_many_there_were(
+    logger: logging.Logger, clock: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = Failures(logger)
+    for _ in range(1000):
+        fail(kept, ValueError("the same"))
+    clock[0] += 60
+    fail(kept, ValueError("the same"))
 
-    failures.note("upload", 'Could not connect to "https://me:correct-horse@s3.example:9000/b" ' + "x" * 1000)
-
-    (failure,) = failures.last
-    assert "correct-horse" not in failure.reason
-    assert failure.reason.startswith('Could not connect to "https://…@s3.example:9000/b" xxx')
-    assert len(failure.reason) == 500
+    assert caplog.messages == [SAID, f"{SAID} (and 999 times since this was said last)"]
+    assert kept.count == 1001
+    assert caplog.records[0].exc_info is not None
 
 
-def test_of_several_the_newest_come_first() -> None:
-    failures = counting()
-    for number in range(8):
-        failures.note("upload", f"{number}")
-    later = Failures(lambda: 100)
-    for number in range(8):
-        later.note("capture", f"{number}")
+def test_another_failure_is_logged_at_once(
+    logger: logging.Logger, clock: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = Failures(logger)
+    fail(kept, ValueError())
+    fail(kept, KeyError())
+    try:
+        raise ValueError
+    except ValueError:
+        kept.note()
 
-    together = newest(failures.last, later.last)
+    assert caplog.messages == [SAID] * 3
 
-    assert [failure.what for failure in together] == ["capture"] * 8 + ["upload"] * 2
-    assert [failure.reason for failure in together[8:]] == ["7", "6"]
+
+def test_what_is_remembered_is_bounded(logger: logging.Logger, clock: list[float]) -> None:
+    kept = Failures(logger)
+    for number in range(1000):
+        fail(kept, type(f"Error{number}", (Exception,), {})())
+
+    assert len(kept._said) <= failures._MOST_PLACES
+
+
+def test_a_log_that_raises_does_no_harm(logger: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logger, "exception", lambda *_: 1 / 0)
+    kept = Failures(logger)
+
+    fail(kept, ValueError())
+
+    assert kept.count == 1

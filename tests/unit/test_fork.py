@@ -558,3 +558,38 @@ profiler.stop()
     )
 
     assert output == "{'(True, 1)'}\n"
+
+
+def test_a_child_does_not_wait_for_what_a_thread_of_the_parent_was_doing_to_traces(run: Run) -> None:
+    said = run(
+        """
+import dataclasses, signal
+profiler = Profiler(dataclasses.replace(on, types=("trace",)))
+profiler.start()
+wait_until_the_window_is_open()
+lane, held, go_on = profiler._trace_lane, threading.Event(), threading.Event()
+def hold():
+    with lane._changed:
+        held.set()
+        go_on.wait()
+lane.pause = lane.resume = lambda *_: None  # a busy machine: the thread was not gone in time
+holder = threading.Thread(target=hold)
+holder.start()
+held.wait()
+process = os.fork()
+if process == 0:
+    os._exit(7)
+deadline = time.monotonic() + 10
+while (ended := os.waitpid(process, os.WNOHANG))[0] == 0 and time.monotonic() < deadline:
+    time.sleep(0.01)
+if ended[0] == 0:
+    os.kill(process, signal.SIGKILL)
+go_on.set()
+holder.join()
+print(ended[1])
+del lane.pause, lane.resume
+profiler.stop()
+"""
+    )
+
+    assert said == f"{7 << 8}\n"

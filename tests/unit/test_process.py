@@ -335,3 +335,56 @@ for engine in sys.argv[2:]:
     )
 
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
+# -- what fails within ---------------------------------------------------------------------------------------------
+
+
+def test_where_no_thread_can_be_started_any_more_sigterm_still_ends_the_service(run: Run) -> None:
+    ran = run(
+        """
+from profiling_middleware.threads import OwnThread
+def start(thread):
+    raise RuntimeError("can't start new thread")
+profiler.start()
+OwnThread.start = start
+terminate()
+wait_to_die()
+"""
+    )
+
+    assert (ran.returncode, ran.stdout) == (-signal.SIGTERM, "")
+
+
+def test_a_profiler_that_fails_at_sigterm_keeps_it_from_nobody(run: Run) -> None:
+    ran = run(
+        """
+told = []
+signal.signal(signal.SIGTERM, lambda *_: told.append(1))
+profiler.start()
+profiler.on_sigterm = lambda: 1 / 0
+terminate()
+print(told)
+"""
+    )
+
+    assert (ran.returncode, ran.stdout) == (0, "[1]\n")
+
+
+def test_a_start_that_hangs_does_not_keep_the_service_from_ending(run: Run) -> None:
+    ran = run(
+        """
+begun, never = threading.Event(), threading.Event()
+def start():
+    with profiler._lock:
+        begun.set()
+        never.wait()
+threading.Thread(target=start, daemon=True).start()
+begun.wait()
+began = time.monotonic()
+profiler.stop(0.2)
+print(time.monotonic() - began < 5)
+"""
+    )
+
+    assert (ran.returncode, ran.stdout) == (0, "True\n")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from typing import Any
 
-from profiling_middleware.failures import Failure
+from profiling_middleware.last_failures import Failure
 from profiling_middleware.middleware.pages import index_page
 from profiling_middleware.status import EngineStatus, Status, WaitingStatus
 from profiling_middleware.upload_counts import StoredCapture, UploadCounts

@@ -166,7 +166,7 @@ def test_loops_go_on_as_ever(way: Way, buffer: TraceBuffer) -> None:
         way.steps.start(buffer, full=full)
         assert way.run(main()) == "done"
     assert [str(context["exception"]) for context in reported] == ["the callback's own"] * 2
-    assert way.steps.failures == 0
+    assert way.steps.failures.count == 0
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
@@ -314,7 +314,7 @@ def test_a_callback_that_cannot_be_told_is_counted(buffer: TraceBuffer, unhooked
     ran: list[int] = []
     unhooked.steps.start(buffer, full=False)
     unhooked.run(main())
-    assert (ran, unhooked.steps.failures) == ([1], 1)
+    assert (ran, unhooked.steps.failures.count) == ([1], 1)
 
 
 def test_a_callback_that_cancels_itself_is_no_problem(buffer: TraceBuffer, unhooked: Way) -> None:
@@ -331,7 +331,7 @@ def test_a_callback_that_cancels_itself_is_no_problem(buffer: TraceBuffer, unhoo
 
     unhooked.steps.start(buffer, full=True)
     unhooked.run(main())
-    assert unhooked.steps.failures == 0
+    assert unhooked.steps.failures.count == 0
 
 
 # -- with the hooks and without --------------------------------------------------------------------------------------
@@ -438,7 +438,7 @@ def test_several_loops_at_once_do_not_mix(way: Way, buffer: TraceBuffer, deadlin
         assert step.ident == idents[step.task]
         assert {woken.get(number, step.task) for number in step.wakes} <= {step.task}
     assert len(told) == 3 * (101 + 200)
-    assert way.steps.failures == 0
+    assert way.steps.failures.count == 0
 
 
 def test_own_readings_are_within_the_steps_of_a_busy_loop(way: Way, buffer: TraceBuffer) -> None:

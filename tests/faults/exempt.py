@@ -1,0 +1,46 @@
+"""Functions that may not raise, and so are not told to: what calls them is not the profiler's.
+
+They are the guards. Each is run in the place of something of the application's, the server's or the interpreter's, and
+catches what it calls; nobody could catch what it raised itself. They are few, and do little besides.
+"""
+
+from __future__ import annotations
+
+_PACKAGE = "profiling_middleware"
+
+# What the server calls in the place of the application, and the application in the place of the server.
+_MIDDLEWARE = (
+    "middleware.asgi:ProfilingMiddleware.__init__",
+    "middleware.asgi:ProfilingMiddleware.__call__",
+    "middleware.asgi:ProfilingMiddleware._is_for_us",  # a part of __call__
+    "middleware.asgi:ProfilingMiddleware._serve",  # likewise
+    "middleware.asgi:_LifespanSend.__init__",  # likewise
+    "middleware.asgi:_LifespanSend.__call__",
+    "middleware.wsgi:WSGIProfilingMiddleware.__init__",
+    "middleware.wsgi:WSGIProfilingMiddleware.__call__",
+    "middleware.wsgi:WSGIProfilingMiddleware._is_for_us",  # a part of __call__
+    "middleware.wsgi:WSGIProfilingMiddleware._serve",  # likewise
+    "middleware.wsgi:_Work.trace.<locals>.noting",  # the application's start_response
+    "middleware.wsgi:_ObservedBody.__iter__",
+    "middleware.wsgi:_ObservedBody.close",
+    "tracing.requests:RequestSpan.send",
+)
+# What stands in the place of methods of asyncio, anyio and concurrent.futures while somebody listens.
+_REPLACEMENTS = (
+    "instruments.asyncio_locks:AsyncioLocks._waiting_method.<locals>.method",
+    "instruments.asyncio_locks:AsyncioLocks._measured",
+    "instruments.asyncio_locks:AsyncioLocks._ending_method.<locals>.method",
+    "tracing.executors:ExecutorWork._replace_work_item.<locals>.init",
+    "tracing.executors:ExecutorWork._replace_work_item.<locals>.run",
+    "tracing.executors:ExecutorWork._run_sync.<locals>.run_sync",
+    "tracing.executors:ExecutorWork._measured.<locals>.measured",
+    "tracing.steps:LoopSteps._replace.<locals>.run",
+    "sampling._native:enlist",  # the interpreter's get_native_id; in C, it can only run out of memory
+)
+# What the interpreter calls in the main thread, wherever that is.
+_MAIN_THREAD = (
+    "process:_SigtermHandler.__call__",
+    "process:Process._called_by_main_thread",
+)
+
+EXEMPT = frozenset(f"{_PACKAGE}.{name}" for name in (*_MIDDLEWARE, *_REPLACEMENTS, *_MAIN_THREAD))
