@@ -102,13 +102,13 @@ class Scenario:
                 {"type": "websocket.disconnect", "code": 1000},
             ]
         transcripts = {scope["path"]: Transcript() for scope in requests}
+        self._tell(True)
         served = threading.Thread(target=self._ask_wsgi, args=(wsgi, when, few), name="server")
         served.start()
         tasks = [
             asyncio.create_task(self._exchange(asgi, scope, transcripts[scope["path"]], bodies.get(scope["path"])))
             for scope in requests
         ]
-        self._tell(True)
         await asyncio.wait(tasks)
         await _until(lambda: not served.is_alive())
         self._tell(False)
