@@ -88,6 +88,10 @@ class PrivateDirectory:
         """Raises FileNotFoundError when somebody was quicker."""
         os.unlink(name, dir_fd=self._open_descriptor)
 
+    def touch(self, name: str) -> None:
+        """It is in use now: systems clear old files out of directories of temporary ones."""
+        os.utime(name, dir_fd=self._open_descriptor, follow_symlinks=False)
+
     def sync(self) -> None:
         """Names that were given are on disk when this returns."""
         os.fsync(self._open_descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -33,6 +34,10 @@ from profiling_middleware.tracing.tracer import QUEUED, Tracer
 from profiling_middleware.units import format_duration
 from profiling_middleware.uploads import UploadCounts, Uploads
 from profiling_middleware.waiting.make import make_backlog
+from profiling_middleware.workers.here import Workers
+from profiling_middleware.workers.host_recording import HostRecording
+from profiling_middleware.workers.meeting import Worker
+from profiling_middleware.workers.messages import Question
 
 # Within the 5 seconds in which a service should be gone, with a second for the server's own shutdown.
 STOP_SECONDS = 3.0
@@ -117,6 +122,7 @@ class Profiler:
                 if self._uploads is not None:
                     self._uploads.keep_thread()
                 self._timer.call_soon(self._start_windows)
+                self._workers.listen(enabled=True)
 
     def stop(self, timeout: float = STOP_SECONDS) -> None:
         """Ends all captures, marked partial, and uploads them; returns after `timeout` seconds at the latest."""
@@ -124,10 +130,14 @@ class Profiler:
             if THIS_PROCESS.resident is not self:
                 return
             deadline = time.monotonic() + timeout
+            self._workers.leave()
+            self._workers.end_all("the service stopped")
             self._end_captures("the service stopped", timeout)
             self._tracer.hurry()
             self._trace_lane.drain(max(0.0, deadline - time.monotonic()))
             self._pipeline.drain(max(0.0, deadline - time.monotonic()))
+            if self._workers.finish(max(0.0, deadline - time.monotonic())):
+                self._pipeline.drain(max(0.0, deadline - time.monotonic()))
             if self._uploads is not None:
                 self._uploads.finish(max(0.0, deadline - time.monotonic()))
             THIS_PROCESS.leave(self)
@@ -196,6 +206,44 @@ class Profiler:
         THIS_PROCESS.notice_sigterm()
         request = Request(upload=upload and self.settings.uploads, own_key_only=True, view=view)
         return self._recorder.on_demand(kind, seconds, request, make)
+
+    def record_on_host(
+        self,
+        kind: str,
+        seconds: float | None,
+        *,
+        pid: int | None = None,
+        upload: bool = True,
+        view: str | None = None,
+        full: bool = True,
+        last: float | None = None,
+    ) -> HostRecording:
+        """As `record`, of all workers of the service on this host at once; with `pid` of that process alone.
+
+        One profile, each sample labelled with its `pid`; or their traces one behind the other. Raises NoSuchWorker
+        when there is none of `pid`.
+        """
+        own = None
+        if pid in (None, os.getpid()):
+            own = self.record(kind, seconds, upload=False, full=full, last=last)
+        THIS_PROCESS.settle(self)
+        request = Request(upload=upload and self.settings.uploads, own_key_only=True, view=view)
+        try:
+            return self._workers.ask(Question(kind=kind, seconds=seconds, full=full, last=last), request, own, pid)
+        except BaseException:
+            if own is not None:
+                own.cancel()
+            raise
+
+    def workers(self) -> list[Worker]:
+        """The workers of the service on this host that can be reached, and this one, by process id. Raises OSError."""
+        own = Worker(
+            pid=os.getpid(), instance=self._instance, enabled=self.settings.enabled, started_ns=self._workers.since_ns
+        )
+        return sorted((own, *self._workers.others()), key=lambda worker: worker.pid)
+
+    def _record_for_another(self, question: Question) -> Recording:
+        return self.record(question.kind, question.seconds, upload=False, full=question.full, last=question.last)
 
     def _last_trace(self, kind: str, last: float) -> CaptureMaker:
         if kind != "trace":
@@ -267,6 +315,7 @@ class Profiler:
     def before_fork(self) -> None:
         """Lets own threads end, within a bound: a child of one thread is what fork is safe with."""
         self._timer.pause(_FORK_SECONDS)
+        self._workers.pause(_FORK_SECONDS)
         self._recorder.pause()
         self._trace_lane.pause(_FORK_SECONDS)
         self._pipeline.pause(_FORK_SECONDS)
@@ -280,6 +329,7 @@ class Profiler:
         self._pipeline.resume()
         self._trace_lane.resume()
         self._recorder.resume()
+        self._workers.resume()
         self._timer.resume()
 
     def after_fork_in_child(self) -> None:
@@ -287,6 +337,7 @@ class Profiler:
         started = self._started
         # The parent's locks may have been held, its threads are gone: nothing of them is used again.
         self._lock = threading.RLock()
+        self._workers.abandon()
         self._recorder.close()
         if self._uploads is not None:
             self._uploads.abandon()
@@ -297,8 +348,13 @@ class Profiler:
 
     def on_sigterm(self) -> None:
         """Ends running captures now: a request that waits for one would hold up the server's own shutdown."""
-        recorder = self._recorder
-        self._timer.call_soon_from_signal(lambda: recorder.end_all("SIGTERM"))
+        recorder, workers = self._recorder, self._workers
+
+        def end() -> None:
+            recorder.end_all("SIGTERM")
+            workers.end_all("SIGTERM")
+
+        self._timer.call_soon_from_signal(end)
 
     # -- the parts ---------------------------------------------------------------------------------------------
 
@@ -310,6 +366,7 @@ class Profiler:
         store = make_store(settings) if settings.uploads else None
         self._uploads = self._make_uploads(store) if store is not None else None
         self._pipeline = Pipeline(self._uploads, logger)
+        self._workers = Workers(settings, self._instance, self._pipeline, self._record_for_another)
         self._trace_lane = Lane("profiling-trace", QUEUED, logger)
         self._tracer = self._make_tracer()
         self._recorder = Recorder(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import quote
 
 from profiling_middleware.captures import CAPTURES
@@ -19,6 +20,9 @@ from profiling_middleware.middleware.query import CaptureQuery, QueryError, pars
 from profiling_middleware.pipeline import Result
 from profiling_middleware.profiler import NO_FLIGHT, Profiler
 from profiling_middleware.recording import MAX_ON_DEMAND, Recording, TooManyCaptures
+from profiling_middleware.workers.here import NoSuchWorker
+from profiling_middleware.workers.host_recording import HostRecording, NoAnswer
+from profiling_middleware.workers.meeting import Worker
 
 _ALIASES: Mapping[str, str] = {"profile": "cpu", "lock": "mutex"}
 _DEFAULT_SECONDS, _DEFAULT_TRACE_SECONDS = 30.0, 5.0
@@ -28,7 +32,7 @@ _DEFAULT_SECONDS, _DEFAULT_TRACE_SECONDS = 30.0, 5.0
 class Pending:
     """A capture that is being taken: wait for `recording.result`, or cancel it when the client has left."""
 
-    recording: Recording
+    recording: Recording | HostRecording
     uploaded: bool
 
     @property
@@ -42,6 +46,8 @@ class Pending:
     def response(self) -> AdminResponse:
         """The answer once `result` is there."""
         failure = self.result.exception()
+        if isinstance(failure, NoAnswer):
+            return error(502, f"profiling: {failure}")
         if failure is not None:
             return error(500, f"profiling: the capture failed ({type(failure).__name__}); the log says why")
         result, view = self.result.result(), self.recording.request.view
@@ -82,7 +88,8 @@ class Admin:
             return error(308, "profiling: see /debug/pprof/", ("Location", f"{quote(request.root)}{PREFIX}/"))
         kind = _ALIASES.get(name[1:], name[1:])
         if kind == "":
-            page = index_page(self._profiler().status, sorted(CAPTURES))
+            profiler = self._profiler()
+            page = index_page(profiler.status, sorted(CAPTURES), self._workers(profiler))
             return AdminResponse(200, page.encode(), "text/html; charset=utf-8")
         if kind == "cmdline":
             return AdminResponse(200, "\x00".join(sys.orig_argv).encode("utf-8", "replace"))
@@ -105,7 +112,10 @@ class Admin:
             seconds = None if query.seconds is None and profiler.collects(kind) else query.seconds or default
             if query.last is not None and not profiler.keeps_flight:
                 return error(409, f"profiling: last = {query.last:g}: {NO_FLIGHT}")
-            recording = profiler.record(
+            record: Callable[..., Recording | HostRecording] = profiler.record
+            if query.all_workers or query.pid is not None:
+                record = partial(profiler.record_on_host, pid=query.pid)
+            recording = record(
                 kind,
                 seconds,
                 upload=uploaded,
@@ -113,6 +123,8 @@ class Admin:
                 full=query.full,
                 last=query.last,
             )
+        except NoSuchWorker as missing:
+            return error(404, f"profiling: {missing}")
         except TooManyCaptures:
             message = f"profiling: {MAX_ON_DEMAND} captures on demand run already: try again when one has ended"
             return error(429, message, ("Retry-After", "10"))
@@ -121,16 +133,25 @@ class Admin:
         key = own_key(recording.info)
         return AdminResponse(202, f"{key}\n".encode(), headers=capture_headers(recording, uploaded=True))
 
+    def _workers(self, profiler: Profiler) -> Sequence[Worker]:
+        try:
+            return profiler.workers()
+        except OSError as failure:
+            self._settings.logger.warning("profiling: the workers cannot be listed: %s", failure)
+            return ()
 
-def capture_headers(recording: Recording, *, uploaded: bool) -> tuple[tuple[str, str], ...]:
+
+def capture_headers(recording: Recording | HostRecording, *, uploaded: bool) -> tuple[tuple[str, str], ...]:
     """Which capture it is, which process took it, and under which key it is stored."""
     info = recording.info
+    workers = (("X-Profile-Workers", recording.summary),) if isinstance(recording, HostRecording) else ()
     stored = (("X-Profile-Key", own_key(info)),) if uploaded else ()
     return (
         *stored,
         ("X-Profile-Upload", "queued" if uploaded else "off"),
         ("X-Profile-Instance", info.instance),
         ("X-Profile-Capture-Id", info.capture_id),
+        *workers,
     )
 
 

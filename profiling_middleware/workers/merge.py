@@ -36,6 +36,8 @@ class Part:
     instance: str
     body: Body = field(repr=False)
     """Gzipped, as that worker would have stored it."""
+    partial: str = ""
+    """Why it ended before its time, when it did."""
 
 
 def read_part(part: Part, info: CaptureInfo) -> Profile:
@@ -57,6 +59,7 @@ def merge_profiles(info: CaptureInfo, parts: Sequence[tuple[int, Profile]], rema
             raise ValueError(f"pid {pid} counts {profile.sample_types}, others count {first.sample_types}")
     with giving_way():
         samples, overflowed = _sums(parts)
+    about = identity(info)
     lost = [f"dropped: the stacks of {overflowed} samples, summed under <other stacks>"] if overflowed else []
     return Profile(
         info=info,
@@ -66,10 +69,10 @@ def merge_profiles(info: CaptureInfo, parts: Sequence[tuple[int, Profile]], rema
         duration_ns=max(profile.duration_ns for _, profile in parts),
         samples=samples,
         comments=(
-            *identity(info),
+            *about,
             *remarks,
             *lost,
-            *(f"worker pid {pid}: {line}" for pid, profile in parts for line in profile.comments),
+            *(f"worker pid {pid}: {line}" for pid, profile in parts for line in profile.comments if line not in about),
         ),
     )
 
