@@ -37,7 +37,7 @@ def index_page(status: Status, kinds: Sequence[str], workers: Sequence[Worker] =
         "<p><code>curl -o cpu.pprof.gz '…/debug/pprof/cpu?seconds=30'</code>, then <code>go tool pprof -http=: "
         "cpu.pprof.gz</code>. Parameters: <code>seconds</code>, <code>format</code> (pprof, html, speedscope, text), "
         "<code>upload=0</code> keeps it out of the store, <code>wait=0</code> answers at once with its key.</p>"
-        f"<h1>This process</h1><table>{facts}</table>{_workers(workers)}</html>"
+        f"{_workers(workers)}<h1>This process</h1><table>{facts}</table></html>"
     )
 
 

@@ -90,7 +90,7 @@ def _check_kind(values: dict[str, str], kind: str) -> None:
             raise QueryError(f"{name} = {_shown(values[name])} is for profiles: a trace is for Perfetto, leave it out")
         values.pop("format", None)
         return
-    for name in ("detail", "last", "workers", "pid"):
+    for name in ("detail", "last"):
         if name in values:
             raise QueryError(f"{name} = {_shown(values[name])} is for a trace, and this is a {kind} profile")
 

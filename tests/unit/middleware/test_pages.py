@@ -8,6 +8,7 @@ from typing import Any
 from profiling_middleware.middleware.pages import index_page
 from profiling_middleware.profiler import Status
 from profiling_middleware.uploads import UploadCounts
+from profiling_middleware.workers.meeting import Worker
 
 
 class Page(HTMLParser):
@@ -23,6 +24,22 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text.append(data)
+
+
+def test_the_workers_are_listed() -> None:
+    workers = [
+        Worker(pid=7, instance="web-1-7-0a1b2c3d", enabled=True, started_ns=1_769_441_400_000_000_000),
+        Worker(pid=8, instance="<b>", enabled=False, started_ns=None),
+    ]
+    page = Page(index_page(status(), ["cpu"], workers))
+
+    assert "b" not in page.tags
+    text = page.text[page.text.index("Workers on this host") :]
+    assert text[1:13] == [
+        *("Process id", "Instance", "Started", "Enabled"),
+        *("7", "web-1-7-0a1b2c3d", "2026-01-26 15:30:00 UTC", "yes"),
+        *("8", "<b>", "no", "no"),
+    ]
 
 
 def status(**changes: Any) -> Status:
