@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -241,6 +242,10 @@ class Profiler:
             pid=os.getpid(), instance=self._instance, enabled=self.settings.enabled, started_ns=self._workers.since_ns
         )
         return sorted((own, *self._workers.others()), key=lambda worker: worker.pid)
+
+    def welcome(self, connection: socket.socket) -> None:
+        """Answers what another worker asks on a connection, which has been checked to be of this user."""
+        self._workers.welcome(connection)
 
     def _record_for_another(self, question: Question) -> Recording:
         return self.record(question.kind, question.seconds, upload=False, full=question.full, last=question.last)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 
@@ -12,14 +14,16 @@ from profiling_middleware.config import Settings
 from profiling_middleware.keys import new_capture_id
 from profiling_middleware.model import CaptureInfo
 from profiling_middleware.pipeline import Pipeline, Request
+from profiling_middleware.process import THIS_PROCESS
 from profiling_middleware.recording import MAX_ON_DEMAND, Recording, TooManyCaptures
 from profiling_middleware.workers.host_recording import HostRecording
-from profiling_middleware.workers.listener import Listener, Take
+from profiling_middleware.workers.listener import Listener, Take, Visits
 from profiling_middleware.workers.meeting import Meeting, Worker
 from profiling_middleware.workers.messages import Question
 from profiling_middleware.workers.reactor import Reactor
 
 _LEAVE_SECONDS = 0.5
+_UNHEARD = "those that do not listen are not in it: PROFILE_ENABLED"
 
 
 class NoSuchWorker(Exception):  # noqa: N818 - it says what is the case
@@ -33,6 +37,7 @@ class Workers:
         """`take` begins the capture that another worker wants."""
         self._settings, self._instance, self._pipeline, self._take = settings, instance, pipeline, take
         self._reactor = Reactor(settings.logger)
+        self._visits = Visits(self._reactor, self._take_for_another, settings.logger)
         self._listener: Listener | None = None
         self._asking: list[HostRecording] = []
         self._changed = threading.Condition()
@@ -46,14 +51,18 @@ class Workers:
 
     @property
     def since_ns(self) -> int | None:
-        """Since when others can reach this process, in nanoseconds since 1970; None when they cannot."""
+        """Since when it listens, in nanoseconds since 1970; None when it does not."""
         return self._listener.since_ns if self._listener is not None and not self._ends else None
+
+    def welcome(self, connection: socket.socket) -> None:
+        """Answers another worker that has come in another way."""
+        self._reactor.call_soon(lambda: self._visits.begin(connection))
 
     def others(self) -> list[Worker]:
         """The other workers that listen, by process id. Raises OSError."""
         meeting = self._open_meeting()
         try:
-            return meeting.workers(self._instance)
+            return meeting.workers(self._own_names)
         finally:
             meeting.close()
 
@@ -76,6 +85,8 @@ class Workers:
             open_meeting=self._open_meeting,
             max_bytes=self._settings.spool_max_bytes,
             directory=self._settings.spool_dir,
+            own_names=self._own_names,
+            note=_UNHEARD if pid is None and not (self._wanted or THIS_PROCESS.aliases) else "",
             on_end=self._forget,
         )
         with self._changed:
@@ -115,9 +126,8 @@ class Workers:
             self._changed.wait_for(lambda: not self._asking, max(0.0, deadline - time.monotonic()))
         for recording in list(self._asking):
             self._reactor.call_soon(recording.give_up)
-        if self._listener is not None:
-            self._listener.wait_until_answered(max(0.0, deadline - time.monotonic()))
-        if asked or self._wanted:
+        answered = self._visits.wait_until_over(max(0.0, deadline - time.monotonic()))
+        if asked or self._wanted or not answered:
             self._reactor.close()
         return asked
 
@@ -137,9 +147,7 @@ class Workers:
         if self._listener is not None or self._ends:
             return
         try:
-            self._listener = Listener(
-                self._reactor, self._open_meeting(), me, self._take_for_another, self._settings.logger
-            )
+            self._listener = Listener(self._reactor, self._open_meeting(), me, self._visits)
         except OSError as error:
             self._settings.logger.warning("profiling: other workers cannot reach this one: %s", error)
         else:
@@ -152,6 +160,10 @@ class Workers:
 
     def _open_meeting(self) -> Meeting:
         return Meeting(self._settings)
+
+    @property
+    def _own_names(self) -> Collection[str]:
+        return {self._instance, *THIS_PROCESS.aliases}
 
     def _check(self, pid: int) -> None:
         there = [worker.pid for worker in self.others()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
@@ -45,11 +45,14 @@ class HostRecording:
         open_meeting: Callable[[], Meeting],
         max_bytes: int,
         directory: Path | None,
+        own_names: Collection[str],
+        note: str,
         on_end: Callable[[HostRecording], object],
     ) -> None:
         """`own` is this process's part, if it has one; with `pid` that process is asked alone.
 
-        `on_end` is told when all parts are there and handed to the pipeline, or never will be.
+        `own_names` are the instances that this process is known by, and `note` belongs into the summary. `on_end` is
+        told when all parts are there and handed to the pipeline, or never will be.
         """
         self.info, self.request = info, request
         self.result: Future[Result] = Future()
@@ -57,6 +60,7 @@ class HostRecording:
         self._question, self._own, self._pid = question, own, pid
         self._reactor, self._pipeline, self._open_meeting = reactor, pipeline, open_meeting
         self._max_bytes, self._directory, self._on_end = max_bytes, directory, on_end
+        self._own_names, self._note = own_names, note
         self._calls: list[Call] = []
         self._parts: list[Part] = []
         self._missing: dict[int, str] = {}
@@ -71,6 +75,7 @@ class HostRecording:
             parts, missing = list(self._parts), dict(self._missing)
         remarks = [f"missing: pid {pid}: {why}" for pid, why in sorted(missing.items())]
         remarks += [f"partial: pid {part.pid}: {part.partial}" for part in parts if part.partial]
+        remarks += [self._note] if self._note else []
         more = [f"and {len(remarks) - _SHOWN} more"] if len(remarks) > _SHOWN else []
         listed = "; ".join((*remarks[:_SHOWN], *more))
         return f"{len(parts)} of {len(parts) + len(missing)}" + (f" ({listed})" if listed else "")
@@ -111,7 +116,7 @@ class HostRecording:
             self._finish_if_complete()
             return
         try:
-            for instance, pid in meeting.others(self.info.instance).items():
+            for instance, pid in meeting.others(self._own_names).items():
                 if self._pid in (None, pid):
                     self._call(meeting, instance, pid)
         finally:

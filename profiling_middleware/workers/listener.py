@@ -26,18 +26,44 @@ _RECEIVED_BYTES = 4096
 Take = Callable[[Question], Recording]
 
 
+class Visits:
+    """Those who are being answered."""
+
+    def __init__(self, reactor: Reactor, take: Take, logger: logging.Logger) -> None:
+        """`take` begins a capture."""
+        self._reactor, self._take, self._logger = reactor, take, logger
+        self._visits: set[Visit] = set()
+        self._changed = threading.Condition()
+
+    def begin(self, connection: socket.socket) -> None:
+        """Answers whoever has connected, or hangs up when there are too many."""
+        if len(self._visits) >= MAX_VISITS:
+            connection.close()
+            return
+        visit = Visit(self._reactor, connection, self._take, self._logger, self._forget)
+        self._visits.add(visit)
+        self._reactor.add(visit)
+
+    def wait_until_over(self, timeout: float) -> bool:
+        """Until nobody waits for an answer; False when `timeout` seconds were not enough. From any thread."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._visits, timeout)
+
+    def _forget(self, visit: Visit) -> None:
+        with self._changed:
+            self._visits.discard(visit)
+            self._changed.notify_all()
+
+
 class Listener:
     """A handler: the socket on which this process can be reached."""
 
     events = READABLE
 
-    def __init__(self, reactor: Reactor, meeting: Meeting, worker: Worker, take: Take, logger: logging.Logger) -> None:
-        """Listens from now on; `take` begins a capture. Raises OSError. `meeting` is closed with this."""
-        self._reactor, self._meeting, self._worker = reactor, meeting, worker
-        self._take, self._logger = take, logger
+    def __init__(self, reactor: Reactor, meeting: Meeting, worker: Worker, visits: Visits) -> None:
+        """Listens from now on. Raises OSError. `meeting` is closed with this."""
+        self._reactor, self._meeting, self._worker, self._visits = reactor, meeting, worker, visits
         self._socket = meeting.listen(worker)
-        self._visits: set[Visit] = set()
-        self._changed = threading.Condition()
         self.deadline: float | None = time.monotonic() + _STAY_SECONDS
 
     @property
@@ -48,21 +74,10 @@ class Listener:
     def since_ns(self) -> int | None:
         return self._worker.started_ns
 
-    def wait_until_answered(self, timeout: float) -> bool:
-        """Until nobody waits for an answer; False when `timeout` seconds were not enough. From any thread."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._visits, timeout)
-
     def on_ready(self) -> None:
         connection = self._meeting.accept(self._socket)
-        if connection is None:
-            return
-        if len(self._visits) >= MAX_VISITS:
-            connection.close()
-            return
-        visit = Visit(self._reactor, connection, self._take, self._logger, self._forget)
-        self._visits.add(visit)
-        self._reactor.add(visit)
+        if connection is not None:
+            self._visits.begin(connection)
 
     def on_deadline(self) -> None:
         self.deadline = time.monotonic() + _STAY_SECONDS
@@ -81,11 +96,6 @@ class Listener:
     def close(self) -> None:
         self._socket.close()
         self._meeting.close()
-
-    def _forget(self, visit: Visit) -> None:
-        with self._changed:
-            self._visits.discard(visit)
-            self._changed.notify_all()
 
 
 class Visit:

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +40,7 @@ class Worker:
     enabled: bool
     """Whether it captures periodically."""
     started_ns: int | None
-    """Since when it listens, in nanoseconds since 1970; None when it does not."""
+    """Since when its profiler is, in nanoseconds since 1970; None when it is not."""
 
 
 class Meeting:
@@ -85,12 +85,12 @@ class Meeting:
             with suppress(FileNotFoundError):
                 self._directory.remove(name)
 
-    def others(self, instance: str) -> dict[str, int]:
-        """Instance and process id of every worker but this one, whether it lives or not."""
+    def others(self, own: Collection[str]) -> dict[str, int]:
+        """Instance and process id of every worker but this one, whose instances are `own`, whether it lives or not."""
         found = {}
         for name in self._directory.sockets():
             match = _SOCKET.fullmatch(name)
-            if match is not None and match["instance"] != instance:
+            if match is not None and match["instance"] not in own:
                 found[match["instance"]] = int(match["pid"])
         return found
 
@@ -124,10 +124,10 @@ class Meeting:
             connection.close()
         return None
 
-    def workers(self, instance: str) -> list[Worker]:
-        """Every worker but this one that lives, by process id."""
+    def workers(self, own: Collection[str]) -> list[Worker]:
+        """Every worker but this one, whose instances are `own`, that lives, by process id."""
         found = []
-        for other, pid in self.others(instance).items():
+        for other, pid in self.others(own).items():
             with suppress(Unreachable):
                 connection = self.connect(other)
                 if connection is not None:

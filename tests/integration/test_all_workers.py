@@ -65,6 +65,11 @@ class Service:
     def stored(self) -> list[str]:
         return [str(path.relative_to(self.store)) for path in self.store.rglob("*.gz")]
 
+    def profiling_threads(self) -> dict[int, list[str]]:
+        """Those of each worker, as far as its workers happened to be asked."""
+        answers = [self.server.get("/hello").text.split() for _ in range(10 * WORKERS)]
+        return {int(pid): names for pid, *names in answers}
+
     def asked(self) -> list[int]:
         """Who is being asked by another one just now: whose listening socket has connections."""
         table = Path("/proc/net/unix").read_text()
@@ -158,6 +163,7 @@ def test_the_index_lists_the_workers(service: Service) -> None:
     assert {int(pid) for pid, *_ in rows} == service.workers_of_the_server()
     assert all(f"-{pid}-" in instance for pid, instance, *_ in rows)
     assert {enabled for *_, enabled in rows} == {"yes"}
+    assert "profiling-workers" in next(iter(service.profiling_threads().values()))
     assert all(started.endswith("UTC") for _, _, started, _ in rows)
 
 
@@ -249,3 +255,33 @@ def test_traces_of_all_workers_are_one(running: dict[str, Service], trace_proces
     assert answer.headers["X-Profile-Workers"] == f"{WORKERS} of {WORKERS}"
     assert trace.problems == []
     assert trace.processes.keys() == service.pids()
+
+
+# -- profiling off ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["gthread", "uvicorn"])
+def test_with_profiling_off_all_are_reached_and_no_thread_waits(kind: str, servers: Servers, tmp_path: Path) -> None:
+    service = start(servers, tmp_path, kind, PROFILE_ENABLED="")
+    service.wait()
+    none: dict[int, list[str]] = {pid: [] for pid in service.workers_of_the_server()}
+    eventually(lambda: service.profiling_threads() == none, "there are no threads")
+    assert [(started, enabled) for _, _, started, enabled in service.rows()] == [("no", "no")] * WORKERS
+    for _ in range(TRIES):
+        answer = service.get(f"cpu?workers=all&seconds={SECONDS}&upload=0")
+        assert (answer.status, answer.headers["X-Profile-Workers"]) == (200, f"{WORKERS} of {WORKERS}")
+        profile = read_pprof(answer.body)
+        assert profile.processes[service.burner][HOT] > profile.total / 2
+    eventually(lambda: service.profiling_threads() == none, "all threads end")
+
+
+def test_with_profiling_off_a_worker_without_a_loop_says_that_others_are_not_in_it(
+    servers: Servers, tmp_path: Path
+) -> None:
+    service = start(servers, tmp_path, "sync", PROFILE_ENABLED="")
+    eventually(service.burner_file.exists, "one of them works")
+    key = service.get("cpu?workers=all&seconds=0.5").text.strip()
+    eventually(lambda: key in service.stored(), "it is stored")
+
+    comments = read_pprof((service.store / key).read_bytes()).comments
+    assert "workers: 1 of 1 (those that do not listen are not in it: PROFILE_ENABLED)" in comments

@@ -49,14 +49,19 @@ def burn_if_first() -> None:
         time.sleep(0.05)
 
 
-async def hello(request: Request) -> PlainTextResponse:
+def pid_and_threads() -> str:
     names = [thread.name for thread in threading.enumerate() if thread.name.startswith("profiling-")]
-    return PlainTextResponse(f"{os.getpid()} {' '.join(names)}")
+    return " ".join((str(os.getpid()), *names))
+
+
+async def hello(request: Request) -> PlainTextResponse:
+    return PlainTextResponse(pid_and_threads())
 
 
 def hello_wsgi(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "5")])
-    return [b"hello"]
+    body = pid_and_threads().encode()
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    return [body]
 
 
 asgi = Starlette(routes=[Route("/hello", hello)])

@@ -358,7 +358,7 @@ def test_who_does_not_take_an_answer_is_hung_up_on(
     part = other.asked()
     part.body = bytes(10 << 20)
     part.end()
-    wait_until(lambda: other.workers._listener and other.workers._listener.wait_until_answered(0))
+    wait_until(lambda: other.workers._visits.wait_until_over(0))
 
     assert len(received(connection)) < 10 << 20
 

@@ -39,8 +39,8 @@ def names(settings: Settings) -> list[str]:
 
 
 def test_who_listens_is_found_and_reached(meeting: Meeting, listening: socket.socket) -> None:
-    assert meeting.workers(OTHER) == [ME]
-    assert meeting.others(ME.instance) == {}
+    assert meeting.workers({OTHER}) == [ME]
+    assert meeting.others({ME.instance}) == {}
     while (probe := meeting.accept(listening)) is not None:
         probe.close()
     connection = meeting.connect(ME.instance)
@@ -70,8 +70,8 @@ def test_what_a_dead_worker_has_left_is_removed(meeting: Meeting, listening: soc
     assert names(settings) == [f"{ME.instance}.json", f"{ME.instance}.sock"]
     listening.close()
 
-    assert meeting.others(OTHER) == {ME.instance: ME.pid}
-    assert meeting.workers(OTHER) == []
+    assert meeting.others({OTHER}) == {ME.instance: ME.pid}
+    assert meeting.workers({OTHER}) == []
     assert names(settings) == []
     assert meeting.connect(ME.instance) is None
 
@@ -97,7 +97,7 @@ def test_names_of_other_things_are_nobodys(
         with socket.socket(socket.AF_UNIX) as bound:
             bound.bind(name)
 
-    assert meeting.others(OTHER) == {}
+    assert meeting.others({OTHER}) == {}
 
 
 @pytest.mark.parametrize("card", [b"", b"[]", b"{", b'{"enabled": 1, "started_ns": "x"}'])
@@ -108,7 +108,7 @@ def test_a_card_that_cannot_be_read_says_nothing(
     (path,) = settings.spool_dir.glob("*/*.json")
     path.write_bytes(card)
 
-    assert meeting.workers(OTHER) == [replace(ME, enabled=False, started_ns=None)]
+    assert meeting.workers({OTHER}) == [replace(ME, enabled=False, started_ns=None)]
 
 
 def test_another_user_is_neither_answered_nor_asked(settings: Settings, listening: socket.socket) -> None:
@@ -118,7 +118,7 @@ def test_another_user_is_neither_answered_nor_asked(settings: Settings, listenin
     with pytest.raises(Unreachable, match="another user"):
         wary.connect(ME.instance)
     assert wary.accept(listening) is None
-    assert wary.workers(OTHER) == []
+    assert wary.workers({OTHER}) == []
     wary.close()
 
 
@@ -148,7 +148,7 @@ def test_one_that_accepts_nothing_is_unreachable_and_not_dead(
 def test_a_path_may_be_longer_than_the_address_of_a_socket(settings: Settings, tmp_path: Path) -> None:
     deep = Meeting(replace(settings, spool_dir=tmp_path / ("d" * 120)))
     with deep.listen(ME):
-        assert deep.workers(OTHER) == [ME]
+        assert deep.workers({OTHER}) == [ME]
     deep.close()
 
 
