@@ -45,6 +45,8 @@ class Workers:
 
     def listen(self, *, enabled: bool) -> None:
         """From now on others can reach this process; `enabled` is whether it captures periodically."""
+        if THIS_PROCESS.aliases:
+            return  # they reach it by its door, and would find it twice
         self._wanted = True
         me = Worker(pid=os.getpid(), instance=self._instance, enabled=enabled, started_ns=time.time_ns())
         self._reactor.call_soon(partial(self._listen, me))

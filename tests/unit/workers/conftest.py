@@ -18,7 +18,6 @@ from profiling_middleware.encoders.pprof import encode_pprof
 from profiling_middleware.keys import own_key
 from profiling_middleware.model import Artifact, Body, CaptureInfo, Profile
 from profiling_middleware.pipeline import Pipeline, Request, Result
-from profiling_middleware.process import THIS_PROCESS
 from profiling_middleware.recording import CaptureCancelled, Recording
 from profiling_middleware.workers.here import Workers
 from profiling_middleware.workers.host_recording import HostRecording
@@ -113,11 +112,8 @@ MakeWorker = Callable[..., OneWorker]
 
 
 @pytest.fixture
-def make_worker(
-    settings: Settings, bodies: Callable[[CaptureInfo], Body], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[MakeWorker]:
+def make_worker(settings: Settings, bodies: Callable[[CaptureInfo], Body]) -> Iterator[MakeWorker]:
     """A worker with a made-up process id, which listens and can be asked when this returns."""
-    monkeypatch.setattr(THIS_PROCESS, "aliases", {"web-1-0a1b2c3d"})
     made: list[OneWorker] = []
 
     def make(pid: int, *, listens: bool = True, settings: Settings = settings, **changes: Any) -> OneWorker:

@@ -18,6 +18,7 @@ from profiling_middleware.encoders.pprof_reader import read_pprof, unzip_pprof
 from profiling_middleware.keys import own_key
 from profiling_middleware.model import Profile
 from profiling_middleware.pipeline import QueueFull
+from profiling_middleware.process import THIS_PROCESS
 from profiling_middleware.recording import MAX_ON_DEMAND, CaptureCancelled, TooManyCaptures
 from profiling_middleware.workers import call, listener
 from profiling_middleware.workers.here import NoSuchWorker
@@ -41,7 +42,7 @@ def pids(profile: Profile) -> set[str | int]:
 
 @pytest.fixture
 def asker(make_worker: MakeWorker) -> OneWorker:
-    return make_worker(1, listens=False)
+    return make_worker(1)
 
 
 # -- what is there ----------------------------------------------------------------------------------------------------
@@ -87,6 +88,34 @@ def test_a_process_id_that_nobody_has_is_refused_with_those_that_there_are(
     make_worker(11)
     with pytest.raises(NoSuchWorker, match=rf"has pid 12: there are 11, {ME}$"):
         asker.ask(None, pid=12)
+
+
+def test_one_that_does_not_listen_says_that_there_may_be_others(make_worker: MakeWorker) -> None:
+    asker = make_worker(1, listens=False)
+    own = asker.record()
+    recording = asker.ask(own)
+    own.end()
+
+    assert pids(merged(recording)) == {ME}
+    assert recording.summary == "1 of 1 (those that do not listen are not in it: PROFILE_ENABLED)"
+
+
+def test_a_process_with_a_door_is_not_found_twice(
+    asker: OneWorker, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = make_worker(11)
+    monkeypatch.setattr(THIS_PROCESS, "aliases", {one.instance})
+    other = make_worker(12, listens=False)
+    other.workers.listen(enabled=True)
+    own = other.record()
+    recording = other.ask(own)
+    asker.asked().end()
+    own.end()
+
+    assert pids(merged(recording)) == {ME, 1}
+    assert recording.summary == "2 of 2"
+    assert one.questions == []
+    assert other.workers.since_ns is None
 
 
 def test_without_others_there_is_the_own_part(asker: OneWorker) -> None:
@@ -195,12 +224,9 @@ def test_a_part_that_is_no_profile_costs_its_part(asker: OneWorker, make_worker:
     check_missing(recording, "a number has no end")
 
 
-def test_a_part_that_is_too_big_is_not_received(
-    asker: OneWorker, make_worker: MakeWorker, make_profile: Callable[..., Profile]
-) -> None:
-    other = make_worker(11)
-    own = asker.record()
-    small = make_worker(2, listens=False, spool_max_bytes=1 << 20)
+def test_a_part_that_is_too_big_is_not_received(make_worker: MakeWorker) -> None:
+    other, small = make_worker(11), make_worker(2, spool_max_bytes=1 << 20)
+    own = small.record()
     recording = small.ask(own)
     part = other.asked()
     part.body = bytes((1 << 20) + 1)
