@@ -500,6 +500,10 @@ def sockets():
 def pids():
     return [worker.pid for worker in profiler.workers() if worker.started_ns is not None]
 
+# Hooks that run before a fork run in the reverse order: this one is the last.
+at_fork = []
+os.register_at_fork(before=lambda: at_fork.extend(threads()))
+
 def wait_for(count):
     while len(pids()) != count:
         time.sleep(0.001)
@@ -516,8 +520,8 @@ def in_child():
 with Profiler(on) as profiler:
     wait_for(1)
     print(child(in_child), pids() == [os.getpid()], sockets() == [profiler.instance])
-print(sockets() == [])
+print(sockets() == [], at_fork)
 """
     )
 
-    assert output == "(True, '2 of 2', True) True True\nTrue\n"
+    assert output == "(True, '2 of 2', True) True True\nTrue []\n"

@@ -397,9 +397,13 @@ def test_only_so_many_are_answered_at_once(
     first = connected(settings, other.instance)
     first.sendall(UNTIL_TOLD.frame())
     other.asked()
-
-    assert received(connected(settings, other.instance)) == b""
+    second = connected(settings, other.instance)
+    with contextlib.suppress(OSError), second:
+        second.sendall(UNTIL_TOLD.frame())
+        assert second.recv(100) == b""
     first.close()
+
+    assert len(other.questions) == 1
 
 
 # -- ends -------------------------------------------------------------------------------------------------------------
@@ -456,6 +460,17 @@ def test_a_worker_that_leaves_answers_whom_it_has_heard_and_nobody_else(
     part.end()
 
     assert pids(merged(recording)) == {11}
+
+
+def test_a_worker_that_leaves_begins_nothing(make_worker: MakeWorker, settings: Settings) -> None:
+    other = make_worker(11)
+    connection = connected(settings, other.instance)
+    wait_until(lambda: not other.workers._visits.wait_until_over(0))
+    other.workers.leave()
+    connection.sendall(UNTIL_TOLD.frame())
+
+    assert b'{"error": "stops"}' in received(connection)
+    assert other.questions == []
 
 
 def test_so_many_captures_of_several_workers_and_no_more(asker: OneWorker, monkeypatch: pytest.MonkeyPatch) -> None:
