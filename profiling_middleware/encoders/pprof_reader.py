@@ -66,7 +66,7 @@ class _Reader:
             period=_number(header, _PERIOD),
             duration_ns=_number(header, _DURATION_NANOS),
             samples=samples,
-            comments=tuple(self._text(index) for index in _numbers(self._content.get(_COMMENT, ()))),
+            comments=tuple(self._text(as_signed(index)) for index in _numbers(self._content.get(_COMMENT, ()))),
         )
 
     def _messages(self, number: int) -> Iterator[bytes]:

@@ -74,6 +74,21 @@ def test_whatever_is_in_it_comes_back(samples: list[ProfileSample]) -> None:
     assert comparable(read_pprof(encoded(profile), info)) == comparable(profile)
 
 
+def test_a_sample_needs_a_value_of_each_type(make_profile: MakeProfile) -> None:
+    profile = make_profile()
+    short = [sample._replace(values=sample.values[:1]) for sample in profile.samples]
+
+    with pytest.raises(ValueError, match="one value a sample type"):
+        read_pprof(encoded(replace(profile, samples=short)), profile.info)
+
+
+def test_no_string_is_counted_from_the_end(make_profile: MakeProfile) -> None:
+    profile = make_profile()
+
+    with pytest.raises(ValueError, match="string -1"):
+        read_pprof(encoded(profile) + packed(13, [-1]), profile.info)
+
+
 @given(st.binary(max_size=200))
 def test_garbage_is_a_value_error(content: bytes) -> None:
     info = CaptureInfo(kind="cpu", service="s", instance="i", capture_id="c", started_ns=1, trigger="on demand")

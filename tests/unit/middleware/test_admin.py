@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -467,6 +468,18 @@ def test_a_capture_of_all_workers_says_whose_parts_are_in_it(
     assert (answer.status, headers["X-Profile-Workers"]) == (200, said)
     assert f"workers: {said}".encode() in gzip.decompress(answer.body)
     assert stored(settings) == {headers["X-Profile-Key"]: answer.body}  # once, and not the part as well
+
+
+def test_stopped_a_worker_is_found_no_more(settings: Settings, tmp_path: Path, deadline: float) -> None:
+    listening = threading.Event()
+    profiler = Profiler(replace(settings, enabled=True, types=("cpu",), spool_dir=tmp_path / "spool"))
+    with profiler:
+        profiler._workers._reactor.call_soon(listening.set)  # after what start() has asked of it
+        assert listening.wait(deadline)
+        found = sorted(path.suffix for path in tmp_path.glob("spool/*.workers/*"))
+
+    assert found == [".json", ".sock"]
+    assert list(tmp_path.glob("spool/*.workers/*")) == []
 
 
 def test_with_profiling_off_no_thread_stays(admin: Admin, make_request: MakeRequest, deadline: float) -> None:
