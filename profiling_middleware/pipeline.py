@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -18,7 +18,7 @@ from profiling_middleware.gil import giving_way
 from profiling_middleware.keys import own_key, shared_key
 from profiling_middleware.lane import Lane
 from profiling_middleware.last_failures import LastFailures
-from profiling_middleware.model import Artifact, Body, Profile, Trace
+from profiling_middleware.model import Artifact, Body, CaptureInfo, Profile, Trace
 from profiling_middleware.uploads import Uploads
 
 _QUEUED_PROFILES = 64
@@ -70,30 +70,37 @@ class Pipeline:
 
     def submit(self, recorded: Profile | Trace, request: Request, result: Future[Result]) -> None:
         """Queues a capture. `result` gets its bytes once they are encoded, or the reason why not."""
+        self.submit_made(recorded.info, lambda: recorded, request, result)
+
+    def submit_made(
+        self, info: CaptureInfo, make: Callable[[], Profile | Trace], request: Request, result: Future[Result]
+    ) -> None:
+        """As `submit`, of what `make` returns when its turn comes: there it may take a while."""
 
         def work() -> None:
             try:
+                recorded = make()
                 artifact = self._encode(recorded, request)
             except Exception as error:
                 self.dropped += 1
-                self._fail(recorded, "encoded", error, result)
+                self._fail(info, "encoded", error, result)
                 return
             if request.upload and self._uploads is not None:
                 self._uploads.add(artifact)
             try:
                 view = self._render(recorded, request.view) if request.view and isinstance(recorded, Profile) else None
             except Exception as error:
-                self._fail(recorded, f"rendered as {request.view}", error, result)
+                self._fail(info, f"rendered as {request.view}", error, result)
             else:
                 result.set_result(Result(artifact=artifact, view=view))
 
         if not self._lane.submit(work):
             self.dropped += 1
-            self.failures.note("capture", f"{recorded.info.kind}: too many captures wait to be encoded")
+            self.failures.note("capture", f"{info.kind}: too many captures wait to be encoded")
             self._logger.error(
                 "profiling: kind=%s capture=%s dropped: %d captures wait to be encoded already",
-                recorded.info.kind,
-                recorded.info.capture_id,
+                info.kind,
+                info.capture_id,
                 _QUEUED_PROFILES,
             )
             result.set_exception(QueueFull(f"{_QUEUED_PROFILES} captures wait to be encoded"))
@@ -120,8 +127,7 @@ class Pipeline:
         """After a fork, in the parent."""
         self._lane.resume()
 
-    def _fail(self, recorded: Profile | Trace, step: str, error: Exception, result: Future[Result]) -> None:
-        info = recorded.info
+    def _fail(self, info: CaptureInfo, step: str, error: Exception, result: Future[Result]) -> None:
         self.failures.note("capture", f"{info.kind}: not {step} ({type(error).__name__}); the log says why")
         self._logger.error("profiling: kind=%s capture=%s not %s", info.kind, info.capture_id, step, exc_info=error)
         result.set_exception(error)

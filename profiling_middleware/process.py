@@ -70,6 +70,8 @@ class Process:
         self.lock = threading.Lock()
         """Held while a resident moves in, or a middleware is mounted."""
         self.imports = Imports()
+        self.aliases: set[str] = set()
+        """Instances by which other workers know this process, beside its profiler's own."""
         self._hooked = False
         self._flushed = False
         self._forked = False

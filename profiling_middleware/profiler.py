@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -35,6 +37,10 @@ from profiling_middleware.tracing.requests import RequestSpans
 from profiling_middleware.tracing.tracer import QUEUED, Tracer
 from profiling_middleware.uploads import Uploads
 from profiling_middleware.waiting.make import make_backlog
+from profiling_middleware.workers.here import Workers
+from profiling_middleware.workers.host_recording import HostRecording
+from profiling_middleware.workers.meeting import Worker
+from profiling_middleware.workers.messages import Question
 
 # Within the 5 seconds in which a service should be gone, with a second for the server's own shutdown.
 STOP_SECONDS = 3.0
@@ -106,11 +112,15 @@ class Profiler:
         try:
             if THIS_PROCESS.resident is not self:
                 return
+            self._workers.leave()
+            self._workers.end_all("the service stopped")
             self.labels.label_with(None)
             self._periodic.end_all("the service stopped", timeout)
             self._tracer.hurry()
             self._trace_lane.drain(max(0.0, deadline - time.monotonic()))
             self._pipeline.drain(max(0.0, deadline - time.monotonic()))
+            if self._workers.finish(max(0.0, deadline - time.monotonic())):
+                self._pipeline.drain(max(0.0, deadline - time.monotonic()))
             if self._uploads is not None:
                 self._uploads.finish(max(0.0, deadline - time.monotonic()))
             THIS_PROCESS.leave(self)
@@ -158,6 +168,7 @@ class Profiler:
                 return
             self.labels.label_with(None)
             self._periodic.end("profiling was switched off", timeout)
+            self._workers.stop_listening()
             self._pipeline.release_thread()
             if self._uploads is not None:
                 self._uploads.release_thread()
@@ -225,6 +236,46 @@ class Profiler:
         THIS_PROCESS.notice_sigterm()
         request = Request(upload=upload and self.uploads, own_key_only=True, view=view)
         return self._recorder.on_demand(kind, seconds, request, make)
+
+    def record_on_host(
+        self,
+        kind: str,
+        seconds: float | None,
+        *,
+        pid: int | None = None,
+        upload: bool = True,
+        view: str | None = None,
+        full: bool = True,
+        last: float | None = None,
+    ) -> HostRecording:
+        """As `record`, of all workers of the service on this host at once; with `pid` of that process alone.
+
+        One profile, each sample labelled with its `pid`; or their traces one behind the other. Raises NoSuchWorker
+        when there is none of `pid`.
+        """
+        own = None
+        if pid in (None, os.getpid()):
+            own = self.record(kind, seconds, upload=False, full=full, last=last)
+        THIS_PROCESS.settle(self)
+        request = Request(upload=upload and self.settings.uploads, own_key_only=True, view=view)
+        try:
+            return self._workers.ask(Question(kind=kind, seconds=seconds, full=full, last=last), request, own, pid)
+        except BaseException:
+            if own is not None:
+                own.cancel()
+            raise
+
+    def workers(self) -> list[Worker]:
+        """The workers of the service on this host that can be reached, and this one, by process id. Raises OSError."""
+        own = Worker(pid=os.getpid(), instance=self._instance, enabled=self._enabled, started_ns=self._workers.since_ns)
+        return sorted((own, *self._workers.others()), key=lambda worker: worker.pid)
+
+    def welcome(self, connection: socket.socket) -> None:
+        """Answers what another worker asks on a connection, which has been checked to be of this user."""
+        self._workers.welcome(connection)
+
+    def _record_for_another(self, question: Question) -> Recording:
+        return self.record(question.kind, question.seconds, upload=False, full=question.full, last=question.last)
 
     def _last_trace(self, kind: str, last: float) -> CaptureMaker:
         if kind != "trace":
@@ -307,6 +358,7 @@ class Profiler:
     def before_fork(self) -> None:
         """Lets own threads end, within a bound: a child of one thread is what fork is safe with."""
         self._timer.pause(_FORK_SECONDS)
+        self._workers.pause(_FORK_SECONDS)
         self._recorder.pause()
         self._trace_lane.pause(_FORK_SECONDS)
         self._pipeline.pause(_FORK_SECONDS)
@@ -320,6 +372,7 @@ class Profiler:
         self._pipeline.resume()
         self._trace_lane.resume()
         self._recorder.resume()
+        self._workers.resume()
         self._timer.resume()
 
     def after_fork_in_child(self) -> None:
@@ -328,6 +381,7 @@ class Profiler:
         # The parent's locks may have been held, its threads are gone: nothing of them is used again.
         self._lock = threading.RLock()
         self._trace_lane.abandon()  # closing lets its thread end
+        self._workers.abandon()
         self._recorder.close()
         if self._uploads is not None:
             self._uploads.abandon()
@@ -339,8 +393,13 @@ class Profiler:
 
     def on_sigterm(self) -> None:
         """Ends running captures now: a request that waits for one would hold up the server's own shutdown."""
-        recorder = self._recorder
-        self._timer.call_soon_from_signal(lambda: recorder.end_all("SIGTERM"))
+        recorder, workers = self._recorder, self._workers
+
+        def end() -> None:
+            recorder.end_all("SIGTERM")
+            workers.end_all("SIGTERM")
+
+        self._timer.call_soon_from_signal(end)
 
     # -- the parts ---------------------------------------------------------------------------------------------
 
@@ -351,6 +410,7 @@ class Profiler:
         self._timer = TimerThread(logger)
         self._uploads = self._make_uploads() if self.uploads else None
         self._pipeline = Pipeline(self._uploads, logger)
+        self._workers = Workers(settings, self._instance, self._pipeline, self._record_for_another)
         self._trace_lane = Lane("profiling-trace", QUEUED, logger)
         self._tracer = self._make_tracer()
         self._recorder = Recorder(
@@ -400,6 +460,8 @@ class Profiler:
         self._pipeline.keep_thread()
         uploads.keep_thread()
         self._periodic.begin(uploads)
+        if not THIS_PROCESS.aliases:  # others reach it already, by the door of its middleware
+            self._workers.listen(enabled=True)
 
     def _call_later(self, seconds: float, action: Callable[[], object]) -> None:
         timeline = self._timer.timeline

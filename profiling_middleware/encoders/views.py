@@ -89,7 +89,8 @@ def _record(root: str, sample: ProfileSample, *, shown: bool) -> tuple[str, ...]
 
 def _thread_name(labels: tuple[Label, ...]) -> str:
     names = [label.value for label in labels if label.key == "thread" and isinstance(label.value, str)]
-    return f"thread {names[0]}" if names else "thread"
+    pids = [f" of process {label.value}" for label in labels if label.key == "pid"]
+    return f"thread {''.join(names[:1])}".rstrip() + "".join(pids[:1])
 
 
 def _identifier(frame: Frame) -> str:

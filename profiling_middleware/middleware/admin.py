@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +30,9 @@ from profiling_middleware.process import THIS_PROCESS
 from profiling_middleware.profiler import NO_FLIGHT, Profiler
 from profiling_middleware.recording import MAX_ON_DEMAND, CaptureCancelled, Recording, TooManyCaptures
 from profiling_middleware.units import format_size
+from profiling_middleware.workers.here import NoSuchWorker
+from profiling_middleware.workers.host_recording import HostRecording, NoAnswer
+from profiling_middleware.workers.meeting import Worker
 
 _ALIASES: Mapping[str, str] = {"profile": "cpu", "lock": "mutex"}
 _DEFAULT_SECONDS, _DEFAULT_TRACE_SECONDS = 30.0, 5.0
@@ -39,7 +42,7 @@ _DEFAULT_SECONDS, _DEFAULT_TRACE_SECONDS = 30.0, 5.0
 class Pending:
     """A capture that is being taken: wait for `recording.result`, or cancel it when the client has left."""
 
-    recording: Recording
+    recording: Recording | HostRecording
     uploaded: bool
     place: Place
     logger: logging.Logger
@@ -73,6 +76,8 @@ class Pending:
         if isinstance(failure, QueueFull):
             self.place.note("captures waiting")
             return error(503, f"profiling: {failure}, which is the most: try again", ("Retry-After", "10"))
+        if isinstance(failure, NoAnswer):
+            return error(502, f"profiling: {failure}")
         if failure is not None:
             return error(500, f"profiling: the capture failed ({type(failure).__name__}); the log says why")
         result, view = self.result.result(), self.recording.request.view
@@ -147,10 +152,12 @@ class Admin:
             wanted = parse_index_format(request.query)
         except QueryError as bad:
             return error(400, f"profiling: {bad}")
-        status = self._profiler().status
+        profiler = self._profiler()
+        status = profiler.status
         if wanted == "json":
             return state_response(status)
-        return AdminResponse(200, index_page(status, sorted(CAPTURES)).encode(), "text/html; charset=utf-8")
+        page = index_page(status, sorted(CAPTURES), self._workers(profiler))
+        return AdminResponse(200, page.encode(), "text/html; charset=utf-8")
 
     def _cmdline(self, request: AdminRequest) -> AdminResponse:
         shown = shown_command_line(sys.orig_argv, self._settings.token)
@@ -196,7 +203,10 @@ class Admin:
             if query.last is not None and not profiler.keeps_flight:
                 return error(409, f"profiling: last = {query.last:g}: {NO_FLIGHT}")
             with profiler.limits.admit(waits=wait, uploads=uploaded) as place:
-                recording = profiler.record(
+                record: Callable[..., Recording | HostRecording] = profiler.record
+                if query.all_workers or query.pid is not None:
+                    record = partial(profiler.record_on_host, pid=query.pid)
+                recording = record(
                     kind,
                     seconds,
                     upload=uploaded,
@@ -206,6 +216,8 @@ class Admin:
                 )
         except LimitMet as met:
             return error(429, f"profiling: {met}", ("Retry-After", str(math.ceil(met.retry_after))))
+        except NoSuchWorker as missing:
+            return error(404, f"profiling: {missing}")
         except TooManyCaptures:
             profiler.limits.note("captures at once")
             message = f"profiling: {MAX_ON_DEMAND} captures on demand run already: try again when one has ended"
@@ -216,21 +228,30 @@ class Admin:
         key = own_key(recording.info)
         return AdminResponse(202, f"{key}\n".encode(), headers=capture_headers(recording, uploaded=True))
 
+    def _workers(self, profiler: Profiler) -> Sequence[Worker]:
+        try:
+            return profiler.workers()
+        except OSError as failure:
+            self._settings.logger.warning("profiling: the workers cannot be listed: %s", failure)
+            return ()
+
 
 def _take_back(place: Place, result: Future[Result]) -> None:
     if isinstance(result.exception(), CaptureCancelled | QueueFull):
         place.nothing_stored()
 
 
-def capture_headers(recording: Recording, *, uploaded: bool) -> tuple[tuple[str, str], ...]:
+def capture_headers(recording: Recording | HostRecording, *, uploaded: bool) -> tuple[tuple[str, str], ...]:
     """Which capture it is, which process took it, and under which key it is stored."""
     info = recording.info
+    workers = (("X-Profile-Workers", recording.summary),) if isinstance(recording, HostRecording) else ()
     stored = (("X-Profile-Key", own_key(info)),) if uploaded else ()
     return (
         *stored,
         ("X-Profile-Upload", "queued" if uploaded else "off"),
         ("X-Profile-Instance", info.instance),
         ("X-Profile-Capture-Id", info.capture_id),
+        *workers,
     )
 
 

@@ -147,7 +147,13 @@ class ProfilingMiddleware:
             else:
                 self._service.start()
 
+    def _open_door(self) -> None:
+        """Other workers can reach this one while its profiling is off."""
+        if self._refused is None and not self._service.settings.enabled:
+            self._service.open_door(_LoopWatcher())
+
     async def _stop(self) -> None:
+        self._service.close_door()
         await asyncio.wait_for(_in_thread(self._service.stop), _STOP_SECONDS)
         self._started = False
         self._look_again()
@@ -183,11 +189,25 @@ class _LifespanSend:
         try:
             if message["type"] == "lifespan.startup.complete":
                 self._middleware._start()
+                self._middleware._open_door()
             elif message["type"] in _ENDS:
                 await self._middleware._stop()
         except Exception:
             self._middleware._service.failures.note()
         await self._send(message)
+
+
+class _LoopWatcher:
+    """The running event loop, as a door uses it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    def watch(self, descriptor: int, on_readable: Callable[[], object]) -> None:
+        self._loop.add_reader(descriptor, on_readable)
+
+    def unwatch(self, descriptor: int) -> None:
+        self._loop.remove_reader(descriptor)
 
 
 def _route_path(scope: Scope) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from html import escape
 
 from profiling_middleware.status import EngineStatus, Status
 from profiling_middleware.units import format_duration, format_size, format_time
+from profiling_middleware.workers.meeting import Worker
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 50rem; padding: 0 1rem; color: #222 }
@@ -23,7 +25,7 @@ _TITLES = {
 _LAST_SECONDS = 10
 
 
-def index_page(status: Status, kinds: Sequence[str]) -> str:
+def index_page(status: Status, kinds: Sequence[str], workers: Sequence[Worker] = ()) -> str:
     """The page at /debug/pprof/: what can be captured, and how the profiler is doing."""
     captures = "".join(_capture_row(kind) for kind in kinds)
     facts = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in _facts(status))
@@ -35,11 +37,31 @@ def index_page(status: Status, kinds: Sequence[str]) -> str:
         "<p><code>curl -o cpu.pprof.gz '…/debug/pprof/cpu?seconds=30'</code>, then <code>go tool pprof -http=: "
         "cpu.pprof.gz</code>. Parameters: <code>seconds</code>, <code>format</code> (pprof, html, speedscope, text), "
         "<code>upload=0</code> keeps it out of the store, <code>wait=0</code> answers at once with its key.</p>"
+        f"{_workers(workers)}"
         f"<h1>This process</h1><table>{facts}</table>{_uploads(status)}{_failures(status)}"
         "<p>The same for programs: <a href='?format=json'>JSON</a>, <a href=metrics>Prometheus</a>. "
         "<code>curl -X POST …/debug/pprof/enable</code> and <code>…/disable</code>, with PROFILE_TOKEN, switch "
         "profiling in the process that answers.</p></html>"
     )
+
+
+def _workers(workers: Sequence[Worker]) -> str:
+    rows = "".join(
+        f'<tr><td><a href="cpu?seconds=30&amp;pid={worker.pid}">{worker.pid}</a></td><td>{escape(worker.instance)}</td>'
+        f"<td>{_moment(worker.started_ns)}</td><td>{'yes' if worker.enabled else 'no'}</td></tr>"
+        for worker in workers
+    )
+    return (
+        "<h1>Workers on this host</h1><table><tr><th>Process id</th><th>Instance</th><th>Started</th><th>Enabled</th>"
+        f"</tr>{rows}</table><p><code>workers=all</code> captures on all of them at once, <code>pid=N</code> on one. "
+        "Those that are not listed cannot be reached: their profiling is off (PROFILE_ENABLED).</p>"
+    )
+
+
+def _moment(time_ns: int | None) -> str:
+    if time_ns is None:
+        return "no"
+    return f"{datetime.fromtimestamp(time_ns // 1_000_000_000, tz=UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _capture_row(kind: str) -> str:

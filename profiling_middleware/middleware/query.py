@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 from profiling_middleware.encoders.views import VIEWS
 from profiling_middleware.tracing.flight import FLIGHT_SECONDS
 
-_PARAMETERS = ("seconds", "format", "debug", "upload", "wait", "detail", "last")
+_PARAMETERS = ("seconds", "format", "debug", "upload", "wait", "detail", "last", "workers", "pid")
 _FORMATS = ("pprof", *VIEWS)
 _DETAILS = ("full", "long")
 _INDEX_FORMATS = ("html", "json")
@@ -31,6 +31,10 @@ class CaptureQuery:
     """Of a trace: everything, not only what is long enough to matter."""
     last: float | None
     """Of a trace: so many seconds before now; None for what happens from now on."""
+    all_workers: bool
+    """Of the service on this host, and not only the one that is asked."""
+    pid: int | None
+    """That worker alone, whoever is asked."""
 
 
 def parse_capture_query(query: str, kind: str, *, max_seconds: float) -> CaptureQuery:
@@ -48,11 +52,15 @@ def parse_capture_query(query: str, kind: str, *, max_seconds: float) -> Capture
         wait=_switch(values, "wait", default=True),
         full=_choice(values, "detail", _DETAILS, "full") == "full",
         last=_seconds("last", values.get("last"), FLIGHT_SECONDS, "what is kept"),
+        all_workers="workers" in values and _choice(values, "workers", ("all",), "") == "all",
+        pid=_pid(values.get("pid")),
     )
     if parsed.last is not None and parsed.seconds is not None:
         raise QueryError("last is for what has happened, seconds for what will: leave out one of the two")
     if parsed.last is not None and "detail" in values:
         raise QueryError("last has the detail that is recorded all the time: leave out detail")
+    if parsed.all_workers and parsed.pid is not None:
+        raise QueryError("workers = all is everyone, pid is one of them: leave out one of the two")
     if not parsed.wait and parsed.view:
         raise QueryError(f"wait = 0 stores pprof and cannot answer {parsed.view}: leave out one of the two")
     if not parsed.wait and not parsed.upload:
@@ -103,6 +111,14 @@ def _seconds(name: str, text: str | None, most: float, whose: str) -> float | No
     if not 0 < seconds <= most:
         raise QueryError(f"{name} = {_shown(text)} is out of range: {wanted}")
     return seconds
+
+
+def _pid(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
+        raise QueryError(f"pid = {_shown(text)} is no process id: use the number of a worker, as the index shows it")
+    return int(text)
 
 
 def _switch(values: dict[str, str], name: str, *, default: bool) -> bool:

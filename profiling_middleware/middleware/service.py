@@ -14,7 +14,10 @@ from profiling_middleware.process import THIS_PROCESS
 from profiling_middleware.threads import OwnThread
 
 if TYPE_CHECKING:
+    import socket
+
     from profiling_middleware.middleware.admin import Admin
+    from profiling_middleware.middleware.door import Door, Watcher
     from profiling_middleware.profiler import Profiler
     from profiling_middleware.tracing.requests import RequestSpans
 
@@ -35,6 +38,7 @@ class ProfilerService:
         self._admin: Admin | None = None
         self._starter: threading.Thread | None = None
         self._stopping = threading.Event()
+        self._door: Door | None = None
         self.label_maker: LabelMaker | None = None
         """Set while requests are to be labelled: profiling is on, and its engine can read labels."""
         self.endpoints = Endpoints()
@@ -99,6 +103,35 @@ class ProfilerService:
         if self._starter is None:
             self._starter = OwnThread(self._start, "profiling-start")
             self._starter.start()
+
+    def open_door(self, watcher: Watcher) -> None:
+        """While profiling is off, other workers can reach this one. On the thread of `watcher`.
+
+        Whatever fails is logged and goes no further.
+        """
+        try:
+            from profiling_middleware.middleware.door import Door, may_be_asked
+
+            if self._door is None and may_be_asked(self.settings):
+                self._door = Door(self.settings, watcher, self._welcome)
+        except Exception as error:
+            self.settings.logger.info("profiling: other workers cannot reach this one: %s", error)
+
+    def close_door(self) -> None:
+        """Likewise; does nothing when there is none."""
+        door, self._door = self._door, None
+        if door is not None:
+            try:
+                door.close()
+            except Exception:
+                self.settings.logger.exception("profiling: an internal step failed; the service is not affected")
+
+    def _welcome(self, connection: socket.socket) -> None:
+        try:
+            self.profiler().welcome(connection)
+        except Exception:
+            connection.close()
+            self.settings.logger.exception("profiling: another worker got no answer; the service is not affected")
 
     def after_fork_in_child(self) -> None:
         """Begins anew if the fork came before the profiler was there; if it was, it sees to itself."""

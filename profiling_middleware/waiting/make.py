@@ -7,9 +7,9 @@ import re
 import time
 
 from profiling_middleware.config import Settings
+from profiling_middleware.private_directory import PrivateDirectory, directory_of_this_user
 from profiling_middleware.waiting.backlog import Backlog
 from profiling_middleware.waiting.memory import Memory
-from profiling_middleware.waiting.private_directory import PrivateDirectory, directory_of_this_user
 from profiling_middleware.waiting.spool import Spool
 
 

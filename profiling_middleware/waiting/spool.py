@@ -17,8 +17,8 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from profiling_middleware.model import Artifact
+from profiling_middleware.private_directory import PrivateDirectory
 from profiling_middleware.waiting.capture_file import Damaged, read_capture, size_of, write_capture
-from profiling_middleware.waiting.private_directory import PrivateDirectory
 
 MAX_AGE_NS = 7 * 24 * 3600 * 1_000_000_000
 """Older ones are dropped: who looks at them would take them for what the service does."""

@@ -29,7 +29,7 @@ def main() -> None:
     uploads._FIRST_RETRY_SECONDS, uploads._LAST_RETRY_SECONDS = 0.05, 0.2  # type: ignore[attr-defined]
     settings = Settings.from_env()
     over = threading.Event()
-    workers = [threading.Thread(target=work, args=(over, number)) for number in range(3)]
+    workers = [threading.Thread(target=work, args=(over, number), daemon=True) for number in range(3)]
     for worker in workers:
         worker.start()
     with Profiler(settings) as profiler:
@@ -62,7 +62,7 @@ def take_window(profiler: Profiler, kinds: tuple[str, ...]) -> None:
 
 def wait_until_few_wait(profiler: Profiler, count: int) -> None:
     """So that what is measured is not the number of captures that wait."""
-    while profiler.status.waiting > count:
+    while profiler.status.waiting.captures > count:
         time.sleep(0.02)
 
 
@@ -82,7 +82,7 @@ def uploads_of(profiler: Profiler) -> dict[str, object]:
         "stored": counts.stored,
         "dropped": counts.dropped,
         "failures": counts.failures,
-        "waiting": status.waiting,
+        "waiting": status.waiting.captures,
         "failed": status.failed_captures,
     }
 
@@ -98,7 +98,7 @@ def state(profiler: Profiler, settings: Settings, windows: int) -> dict[str, obj
         "descriptors": len(list(Path("/proc/self/fd").iterdir())),
         "files": sum(1 for path in settings.spool_dir.rglob("*.*") if path.suffix not in captures),
         "temporary": len(list(Path(tempfile.gettempdir()).iterdir())),
-        "waiting": profiler.status.waiting,
+        "waiting": profiler.status.waiting.captures,
     }
 
 

@@ -593,3 +593,46 @@ profiler.stop()
     )
 
     assert said == f"{7 << 8}\n"
+
+
+def test_a_child_listens_for_itself_and_holds_nothing_of_its_parent(run: Run) -> None:
+    output = run(
+        """
+import re
+
+def sockets():
+    # Those of this process that are bound to a name: on which it listens.
+    table = Path("/proc/net/unix").read_text()
+    inodes = {os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd") if name != "0"
+              and os.path.lexists(f"/proc/self/fd/{name}")}
+    names = re.findall(r" (\\d+) \\S*/([A-Za-z0-9-]+)\\.new$", table, re.MULTILINE)
+    return sorted(name for inode, name in names if f"socket:[{inode}]" in inodes)
+
+def pids():
+    return [worker.pid for worker in profiler.workers() if worker.started_ns is not None]
+
+# Hooks that run before a fork run in the reverse order: this one is the last.
+at_fork = []
+os.register_at_fork(before=lambda: at_fork.extend(threads()))
+
+def wait_for(count):
+    while len(pids()) != count:
+        time.sleep(0.001)
+
+def in_child():
+    wait_for(2)
+    own = sockets() == [profiler.instance]
+    recording = profiler.record_on_host("cpu", 0.1, upload=False)
+    recording.result.result(20)
+    summary = recording.summary
+    profiler.stop()
+    return own, summary, sockets() == []
+
+with Profiler(on) as profiler:
+    wait_for(1)
+    print(child(in_child), pids() == [os.getpid()], sockets() == [profiler.instance])
+print(sockets() == [], at_fork)
+"""
+    )
+
+    assert output == "(True, '2 of 2', True) True True\nTrue []\n"

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from profiling_middleware.model import Artifact
+from profiling_middleware.private_directory import PrivateDirectory
 from profiling_middleware.private_file import PrivateFile
 from profiling_middleware.stores import StoreError
 from profiling_middleware.uploads import Uploads
 from profiling_middleware.waiting.backlog import Backlog
 from profiling_middleware.waiting.capture_file import size_of
 from profiling_middleware.waiting.memory import MAX_BYTES, Memory
-from profiling_middleware.waiting.private_directory import PrivateDirectory
 from profiling_middleware.waiting.spool import Spool
 
 MakeArtifact = Callable[..., Artifact]

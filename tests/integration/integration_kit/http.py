@@ -80,12 +80,17 @@ def basic(user: str, password: str) -> dict[str, str]:
     return {"Authorization": f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"}
 
 
-def open_request(url: str) -> socket.socket:
+def open_request(url: str, headers: Mapping[str, str] | None = None) -> socket.socket:
     """A GET that has been sent, for one who may leave before the answer comes."""
     parts = urlsplit(url)
     connection = socket.create_connection((parts.hostname, parts.port), timeout=60)
     target = f"{parts.path}?{parts.query}" if parts.query else parts.path
-    connection.sendall(f"GET {target} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode())
+    lines = [
+        f"GET {target} HTTP/1.1",
+        f"Host: {parts.netloc}",
+        *(f"{name}: {value}" for name, value in (headers or {}).items()),
+    ]
+    connection.sendall("\r\n".join((*lines, "", "")).encode())
     return connection
 
 

@@ -70,6 +70,8 @@ class ReadProfile:
     """Per function at the leaf of a stack: the last sample type's values."""
     threads: Counter[str]
     """The same per label `thread`."""
+    processes: dict[int, Counter[str]]
+    """The leaves per number label `pid`."""
     binaries: tuple[str, ...]
     """The file name of each mapping."""
 
@@ -113,9 +115,15 @@ def read_pprof(body: bytes) -> ReadProfile:
     locations = {location.id: functions[location.line[0].function_id] for location in message.location}
     leaves: Counter[str] = Counter()
     threads: Counter[str] = Counter()
+    processes: dict[int, Counter[str]] = {}
     for sample in message.sample:
         assert len(sample.value) == len(message.sample_type)
-        leaves[locations[sample.location_id[0]]] += sample.value[-1]
+        leaf = locations[sample.location_id[0]]
+        leaves[leaf] += sample.value[-1]
+        for label in sample.label:
+            if text[label.key] == "pid":
+                assert text[label.num_unit] == "id"
+                processes.setdefault(label.num, Counter())[leaf] += sample.value[-1]
         threads.update({text[label.str]: sample.value[-1] for label in sample.label if text[label.key] == "thread"})
     return ReadProfile(
         sample_types=tuple((text[kind.type], text[kind.unit]) for kind in message.sample_type),
@@ -124,5 +132,6 @@ def read_pprof(body: bytes) -> ReadProfile:
         comments=tuple(text[comment] for comment in message.comment),
         leaves=leaves,
         threads=threads,
+        processes=processes,
         binaries=tuple(text[mapping.filename] for mapping in message.mapping),
     )

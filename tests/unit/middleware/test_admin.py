@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -594,3 +596,80 @@ def test_the_routes_load_the_profiler_only_when_somebody_who_may_needs_it(
 
     admin.answer(make_request(path="/debug/pprof/"))
     assert asked == ["profiler"]
+
+
+# -- several workers --------------------------------------------------------------------------------------------------
+
+
+UNHEARD = "1 of 1 (those that do not listen are not in it: PROFILE_ENABLED)"
+
+
+@pytest.mark.parametrize(("query", "said"), [("workers=all", UNHEARD), (f"pid={os.getpid()}", "1 of 1")])
+def test_a_capture_of_all_workers_says_whose_parts_are_in_it(
+    admin: Admin, profiler: Profiler, settings: Settings, make_request: MakeRequest, query: str, said: str
+) -> None:
+    answer = response(admin.answer(make_request(query=f"seconds=0.05&{query}")))
+    headers = dict(answer.headers)
+    profiler.stop()
+
+    assert (answer.status, headers["X-Profile-Workers"]) == (200, said)
+    assert f"workers: {said}".encode() in gzip.decompress(answer.body)
+    assert stored(settings) == {headers["X-Profile-Key"]: answer.body}  # once, and not the part as well
+
+
+def test_stopped_a_worker_is_found_no_more(settings: Settings, tmp_path: Path, deadline: float) -> None:
+    listening = threading.Event()
+    profiler = Profiler(replace(settings, enabled=True, types=("cpu",), spool_dir=tmp_path / "spool"))
+    with profiler:
+        profiler._workers._reactor.call_soon(listening.set)  # after what start() has asked of it
+        assert listening.wait(deadline)
+        found = sorted(path.suffix for path in tmp_path.glob("spool/*.workers/*"))
+
+    assert found == [".json", ".sock"]
+    assert list(tmp_path.glob("spool/*.workers/*")) == []
+
+
+def test_with_profiling_off_no_thread_stays(admin: Admin, make_request: MakeRequest, deadline: float) -> None:
+    assert response(admin.answer(make_request(query="seconds=0.05&workers=all&upload=0"))).status == 200
+    assert response(admin.answer(make_request(path="/debug/pprof/"))).status == 200
+    for thread in threading.enumerate():
+        if thread.name.startswith("profiling-"):
+            thread.join(deadline)
+
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("profiling-")] == []
+
+
+def test_a_worker_that_is_not_there_is_404_and_says_who_is(admin: Admin, make_request: MakeRequest) -> None:
+    answer = response(admin.answer(make_request(query="pid=1&seconds=1")))
+
+    assert answer.status == 404
+    assert answer.body.decode().endswith(f"has pid 1: there are {os.getpid()}\n")
+
+
+def test_if_no_worker_answers_that_is_502(admin: Admin, profiler: Profiler, make_request: MakeRequest) -> None:
+    waiting = pending(admin.answer(make_request(query="workers=all&seconds=60")))
+    waiting.recording._own.result.set_exception(ZeroDivisionError())  # type: ignore[union-attr]
+    answer = response(waiting)
+
+    assert answer.status == 502
+    assert f"no worker has answered: 0 of 1 (missing: pid {os.getpid()}: failed" in answer.body.decode()
+
+
+def test_a_server_that_does_one_thing_at_a_time_answers_at_once_for_all_workers_too(
+    admin: Admin, storeless: Admin, make_request: MakeRequest, settings: Settings
+) -> None:
+    answer = admin.answer(make_request(query="workers=all&seconds=60", can_wait=False))
+
+    assert isinstance(answer, AdminResponse)
+    assert (answer.status, answer.body.decode().strip()) == (202, dict(answer.headers)["X-Profile-Key"])
+    refused = response(storeless.answer(make_request(query="workers=all", can_wait=False)))
+    assert refused.status == 409
+
+
+def test_the_workers_directory_may_be_unusable(
+    profiler: Profiler, settings: Settings, make_request: MakeRequest, tmp_path: Path
+) -> None:
+    (tmp_path / f"profiling_middleware-{os.geteuid()}").write_text("in the way")
+    admin = Admin(settings, lambda: profiler)
+
+    assert response(admin.answer(make_request(path="/debug/pprof/"))).status == 200

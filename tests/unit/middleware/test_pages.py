@@ -11,6 +11,7 @@ from profiling_middleware.last_failures import Failure
 from profiling_middleware.middleware.pages import index_page
 from profiling_middleware.status import EngineStatus, Status, WaitingStatus
 from profiling_middleware.upload_counts import StoredCapture, UploadCounts
+from profiling_middleware.workers.meeting import Worker
 
 MakeStatus = Callable[..., Status]
 
@@ -28,6 +29,22 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text.append(data)
+
+
+def test_the_workers_are_listed(make_status: MakeStatus) -> None:
+    workers = [
+        Worker(pid=7, instance="web-1-7-0a1b2c3d", enabled=True, started_ns=1_769_441_400_000_000_000),
+        Worker(pid=8, instance="<b>", enabled=False, started_ns=None),
+    ]
+    page = Page(index_page(make_status(), ["cpu"], workers))
+
+    assert "b" not in page.tags
+    text = page.text[page.text.index("Workers on this host") :]
+    assert text[1:13] == [
+        *("Process id", "Instance", "Started", "Enabled"),
+        *("7", "web-1-7-0a1b2c3d", "2026-01-26 15:30:00 UTC", "yes"),
+        *("8", "<b>", "no", "no"),
+    ]
 
 
 def facts(page: str) -> dict[str, str]:

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from profiling_middleware.middleware.query import CaptureQuery, QueryError, parse_capture_query
 
+PARAMETERS = "seconds, format, debug, upload, wait, detail, last, workers, pid"
+
 
 def parse(query: str, *, kind: str = "cpu", max_seconds: float = 300) -> CaptureQuery:
     return parse_capture_query(query, kind, max_seconds=max_seconds)
@@ -20,7 +22,9 @@ def refusal(query: str, *, kind: str = "cpu") -> str:
 
 
 def test_nothing_asked_for_is_pprof_that_is_uploaded_and_waited_for() -> None:
-    assert parse("") == CaptureQuery(seconds=None, view=None, upload=True, wait=True, full=True, last=None)
+    assert parse("") == CaptureQuery(
+        seconds=None, view=None, upload=True, wait=True, full=True, last=None, all_workers=False, pid=None
+    )
 
 
 @pytest.mark.parametrize(
@@ -109,9 +113,19 @@ def test_wait_says_whether_to_answer_at_once(query: str, wait: bool) -> None:
 
 
 def test_all_parameters_together() -> None:
-    assert parse("seconds=2.5&format=html&debug=0&upload=0&wait=1") == CaptureQuery(
-        seconds=2.5, view="html", upload=False, wait=True, full=True, last=None
+    assert parse("seconds=2.5&format=html&debug=0&upload=0&wait=1&workers=all") == CaptureQuery(
+        seconds=2.5, view="html", upload=False, wait=True, full=True, last=None, all_workers=True, pid=None
     )
+
+
+@pytest.mark.parametrize("kind", ["cpu", "trace"])
+def test_whom_to_ask(kind: str) -> None:
+    assert [
+        (parse(query, kind=kind).all_workers, parse(query, kind=kind).pid) for query in ("workers=all", "pid=4711")
+    ] == [
+        (True, None),
+        (False, 4711),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -120,13 +134,19 @@ def test_all_parameters_together() -> None:
         ("format=svg", "format = 'svg' is unknown: choose from pprof, html, speedscope, text"),
         ("format=", "format = '' is unknown: choose from pprof, html, speedscope, text"),
         ("format=HTML", "format = 'HTML' is unknown: choose from pprof, html, speedscope, text"),
+        ("workers=2", "workers = '2' is unknown: choose from all"),
+        ("workers=", "workers = '' is unknown: choose from all"),
+        ("pid=0", "pid = '0' is no process id: use the number of a worker, as the index shows it"),
+        ("pid=-1", "pid = '-1' is no process id: use the number of a worker, as the index shows it"),
+        ("pid=all", "pid = 'all' is no process id: use the number of a worker, as the index shows it"),
+        ("workers=all&pid=7", "workers = all is everyone, pid is one of them: leave out one of the two"),
         ("debug=2", "debug = '2' is unknown: choose from 0, 1"),
         ("debug=", "debug = '' is unknown: choose from 0, 1"),
         ("upload=no", "upload = 'no' is unknown: choose from 0, 1"),
         ("wait=false", "wait = 'false' is unknown: choose from 0, 1"),
-        ("second=5", "'second' is no parameter here: choose from seconds, format, debug, upload, wait, detail, last"),
-        ("Seconds=5", "'Seconds' is no parameter here: choose from seconds, format, debug, upload, wait, detail, last"),
-        ("gc=1", "'gc' is no parameter here: choose from seconds, format, debug, upload, wait, detail, last"),
+        ("second=5", f"'second' is no parameter here: choose from {PARAMETERS}"),
+        ("Seconds=5", f"'Seconds' is no parameter here: choose from {PARAMETERS}"),
+        ("gc=1", f"'gc' is no parameter here: choose from {PARAMETERS}"),
         ("seconds=5&seconds=6", "seconds is given twice ('5', '6'): give it once"),
         ("seconds", "the query is not of the form name=value&name=value"),
         ("seconds=5&&upload=0", "the query is not of the form name=value&name=value"),

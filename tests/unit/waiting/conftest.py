@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from profiling_middleware.waiting.private_directory import PrivateDirectory
+from profiling_middleware.private_directory import PrivateDirectory
 from profiling_middleware.waiting.spool import Spool
 
 # When the artifacts of `make_artifact` were captured, and a minute more.

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from profiling_middleware.model import Artifact
+from profiling_middleware.private_directory import PrivateDirectory
 from profiling_middleware.waiting.capture_file import Damaged, size_of
-from profiling_middleware.waiting.private_directory import PrivateDirectory
 from profiling_middleware.waiting.spool import MAX_AGE_NS, Gone, Spool, TooBig
 
 MakeArtifact = Callable[..., Artifact]
@@ -251,7 +251,7 @@ def test_those_of_one_that_was_killed_too_and_what_it_had_begun_goes(
 import os, signal, sys
 from pathlib import Path
 from profiling_middleware.model import Artifact, CaptureInfo
-from profiling_middleware.waiting.private_directory import PrivateDirectory
+from profiling_middleware.private_directory import PrivateDirectory
 from profiling_middleware.waiting.spool import Spool
 spool = Spool(PrivateDirectory(Path(sys.argv[1])), "{FIRST}", 10_000, lambda: {STARTED_NS})
 info = CaptureInfo(

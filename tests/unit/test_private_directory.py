@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from profiling_middleware.waiting.private_directory import NotPrivate, PrivateDirectory, directory_of_this_user
+from profiling_middleware.private_directory import NotPrivate, PrivateDirectory, directory_of_this_user
 
 
 def open_descriptors() -> int:

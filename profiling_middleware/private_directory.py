@@ -48,6 +48,23 @@ class PrivateDirectory:
                 if stat.S_ISREG(status.st_mode):
                     yield entry.name, status.st_size
 
+    def sockets(self) -> Iterator[str]:
+        """The name of each socket in it."""
+        with os.scandir(self._open_descriptor) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # another process was quicker
+                    if stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode):
+                        yield entry.name
+
+    def socket_path(self, name: str) -> str:
+        """Where a socket of this name is bound and connected to, in this process and while the directory is open.
+
+        Through the descriptor where that is possible: it is this directory whatever lies at its path meanwhile, and the
+        address of a socket has 107 bytes at most.
+        """
+        through = Path(f"/proc/self/fd/{self._open_descriptor}")
+        return str((through if through.exists() else self.path) / name)
+
     def create(self, name: str) -> int:
         """The descriptor, to write, of a file that was not there before."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -70,6 +87,10 @@ class PrivateDirectory:
     def remove(self, name: str) -> None:
         """Raises FileNotFoundError when somebody was quicker."""
         os.unlink(name, dir_fd=self._open_descriptor)
+
+    def touch(self, name: str) -> None:
+        """It is in use now: systems clear old files out of directories of temporary ones."""
+        os.utime(name, dir_fd=self._open_descriptor, follow_symlinks=False)
 
     def sync(self) -> None:
         """Names that were given are on disk when this returns."""
