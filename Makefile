@@ -10,7 +10,7 @@ demo:
 
 test:
 	@scripts/setup dev $(PYTHON) $(VENV)
-	@VENV=$(VENV) scripts/test
+	@VENV=$(VENV) scripts/test-all
 
 check:
 	@scripts/setup dev $(PYTHON) $(VENV)

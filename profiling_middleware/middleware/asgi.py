@@ -87,7 +87,7 @@ class ProfilingMiddleware:
         """Whether the routes are asked. Starts the profiler, if that is still to be done."""
         try:
             self._start()
-            return scope["type"] == "http" and PREFIX in scope["path"] and is_admin_path(_route_path(scope))
+            return scope.get("type") == "http" and PREFIX in scope["path"] and is_admin_path(_route_path(scope))
         except Exception:
             self._service.failures.note()
             return False

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -159,6 +160,9 @@ class Workers:
             self._settings.logger.warning("profiling: other workers cannot reach this one: %s", error)
         else:
             self._reactor.add(self._listener)
+            # Finds, by the way, those that have been killed, and removes what they left: else that would grow.
+            with suppress(OSError):
+                self.others()
 
     def _stop_listening(self) -> None:
         listener, self._listener = self._listener, None
