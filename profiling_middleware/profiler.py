@@ -257,7 +257,7 @@ class Profiler:
         if pid in (None, os.getpid()):
             own = self.record(kind, seconds, upload=False, full=full, last=last)
         THIS_PROCESS.settle(self)
-        request = Request(upload=upload and self.settings.uploads, own_key_only=True, view=view)
+        request = Request(upload=upload and self.uploads, own_key_only=True, view=view)
         try:
             return self._workers.ask(Question(kind=kind, seconds=seconds, full=full, last=last), request, own, pid)
         except BaseException:

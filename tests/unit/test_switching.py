@@ -211,13 +211,14 @@ def test_without_a_named_store_it_is_the_default_one_while_profiling_is_on(
     profiler.enable()
     assert (profiler.uploads, profiler.status.store) == (True, store.place)
     key = profiler.record("cpu", 0.01).result.result(deadline).artifact.key
+    together = profiler.record_on_host("cpu", 0.01).result.result(deadline).artifact.key
     profiler.disable()
     assert not profiler.uploads
     kept_out = profiler.record("cpu", 0.01).result.result(deadline).artifact.key
     profiler.stop()
 
-    assert len(store.content) == 2
-    assert key in store.content
+    assert len(store.content) == 3
+    assert {key, together} < store.content.keys()
     assert kept_out not in store.content
 
 
