@@ -111,7 +111,7 @@ variable "spool_directory" {
 }
 
 variable "alarm_topic_arns" {
-  description = "SNS topics that hear of uploads that fail."
+  description = "SNS topics that hear of uploads that fail, and of a spool that cannot be used."
   type        = list(string)
   default     = []
 }

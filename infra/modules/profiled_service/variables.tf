@@ -143,7 +143,7 @@ variable "log_group_name" {
 }
 
 variable "alarm_topic_arns" {
-  description = "SNS topics that hear of uploads that fail, and that they work again."
+  description = "SNS topics that hear of uploads that fail, that they work again, and of a spool that cannot be used."
   type        = list(string)
   default     = []
 }
