@@ -112,3 +112,24 @@ run "without_a_log_there_are_no_alarms" {
     error_message = "No log, no alarm."
   }
 }
+
+run "the_longest_name_of_a_service" {
+  command = plan
+
+  module {
+    source = "./modules/profiled_service"
+  }
+
+  variables {
+    environment    = "staging"
+    bucket         = "stl-debugging-staging"
+    enabled        = true
+    task_role_name = "watcher-task"
+    service_name   = "ssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssss"
+  }
+
+  assert {
+    condition     = length(aws_iam_role_policy.upload.name) == 128
+    error_message = "IAM takes no longer name of a policy."
+  }
+}
