@@ -105,7 +105,7 @@ variable "token_arn" {
 }
 
 variable "spool_directory" {
-  description = "Where captures wait while S3 is away: the volume of the container."
+  description = "Where captures wait while S3 is away: a volume of the container. Whose it is the image says, by a VOLUME at this path."
   type        = string
   default     = "/var/spool/profiling"
 }

@@ -134,7 +134,7 @@ variable "token_arn" {
 }
 
 variable "spool_directory" {
-  description = "Where captures wait while S3 is away (PROFILE_SPOOL_DIR): a volume that outlives a restart of the container."
+  description = "Where captures wait while S3 is away (PROFILE_SPOOL_DIR): a volume that outlives a restart of the container, and that the service's user may write."
   type        = string
   default     = "/var/spool/profiling"
 
@@ -145,7 +145,7 @@ variable "spool_directory" {
 }
 
 variable "spool_mib" {
-  description = "How much may wait there, in MiB."
+  description = "How much may wait there, in MiB; a trace that is being taken has as much again."
   type        = number
   default     = 64
 
