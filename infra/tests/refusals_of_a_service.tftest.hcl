@@ -205,7 +205,7 @@ run "a_token_in_plain_text" {
     token_arn = "correct-horse-battery"
   }
 
-  expect_failures = [var.token_arn]
+  expect_failures = [output.container]
 }
 
 run "spool_nowhere" {
