@@ -9,7 +9,7 @@ output "container" {
     environment = [for name, value in merge(local.settings, { PROFILE_ENABLED = tostring(var.enabled) }) : { name = name, value = value }]
     secrets     = local.token_arn == null ? [] : [{ name = "PROFILE_TOKEN", valueFrom = local.token_arn }]
     spool       = { directory = var.spool_directory, mib = var.spool_mib }
-    # 14 measured with the sample app, boto3 40, captures that wait 16, and room; per process of the service.
+    # 16 measured with the sample app, boto3 40, captures that wait 16, the trace 8, and room; per process of the service.
     memory_mib = 128
   }
 
