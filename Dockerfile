@@ -1,6 +1,7 @@
 # The sample app: docker build -t sample-app .
 # What is installed is pinned with hashes (sample_app/requirements.txt). A tag may come to mean another image; for the same
-# one for ever give its digest: --build-arg PYTHON=python@sha256:…
+# one for ever give its digest: --build-arg PYTHON=python@sha256:… In the same way comes a later patch release, which an image
+# that others can reach should have; one that the native engine does not understand fails the build.
 # checkov:skip=CKV_DOCKER_7:it has a tag, in PYTHON
 ARG PYTHON=python:3.13.0-slim-bookworm
 

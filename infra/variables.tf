@@ -105,13 +105,13 @@ variable "token_arn" {
 }
 
 variable "spool_directory" {
-  description = "Where captures wait while S3 is away: the volume of the container."
+  description = "Where captures wait while S3 is away: a volume of the container. Whose it is the image says, by a VOLUME at this path."
   type        = string
   default     = "/var/spool/profiling"
 }
 
 variable "alarm_topic_arns" {
-  description = "SNS topics that hear of uploads that fail."
+  description = "SNS topics that hear of uploads that fail, and of a spool that cannot be used."
   type        = list(string)
   default     = []
 }

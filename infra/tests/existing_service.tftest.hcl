@@ -40,14 +40,15 @@ run "with_a_bucket_that_is_there" {
   }
 
   variables {
-    environment    = "prod"
-    enabled        = false
-    service_name   = "checkout"
-    bucket         = "stl-debugging-prod"
-    bucket_owner   = "210987654321"
-    task_role_name = "checkout-task"
-    log_group_name = "/ecs/checkout"
-    token_arn      = "arn:aws:ssm:eu-west-1:123456789012:parameter/token"
+    environment      = "prod"
+    enabled          = false
+    service_name     = "checkout"
+    bucket           = "stl-debugging-prod"
+    bucket_owner     = "210987654321"
+    task_role_name   = "checkout-task"
+    log_group_name   = "/ecs/checkout"
+    token_arn        = "arn:aws:ssm:eu-west-1:123456789012:parameter/token"
+    alarm_topic_arns = ["arn:aws:sns:eu-west-1:123456789012:on-call"]
   }
 
   assert {
@@ -70,8 +71,20 @@ run "with_a_bucket_that_is_there" {
     error_message = "Off is off."
   }
   assert {
-    condition     = toset([for alarm in aws_cloudwatch_metric_alarm.failures : alarm.threshold]) == toset([1]) && length(aws_cloudwatch_metric_alarm.failures) == 2
-    error_message = "Uploads that fail and captures that are lost have an alarm each."
+    condition     = toset([for alarm in aws_cloudwatch_metric_alarm.failures : alarm.threshold]) == toset([1]) && length(aws_cloudwatch_metric_alarm.failures) == 3
+    error_message = "Uploads that fail, captures that are lost and a spool that cannot be used have an alarm each."
+  }
+  assert {
+    condition     = alltrue([for alarm in aws_cloudwatch_metric_alarm.failures : alarm.alarm_actions == toset(["arn:aws:sns:eu-west-1:123456789012:on-call"])])
+    error_message = "Each of them is heard of."
+  }
+  assert {
+    condition = { for name, alarm in aws_cloudwatch_metric_alarm.failures : name => length(alarm.ok_actions) } == {
+      not-stored = 1
+      lost       = 1
+      no-spool   = 0
+    }
+    error_message = "What is said once in each process is not called over when nobody says it again."
   }
   assert {
     condition     = alltrue([for filter in aws_cloudwatch_log_metric_filter.failures : filter.log_group_name == "/ecs/checkout"])
@@ -97,5 +110,26 @@ run "without_a_log_there_are_no_alarms" {
   assert {
     condition     = length(aws_cloudwatch_log_metric_filter.failures) == 0 && length(aws_cloudwatch_metric_alarm.failures) == 0
     error_message = "No log, no alarm."
+  }
+}
+
+run "the_longest_name_of_a_service" {
+  command = plan
+
+  module {
+    source = "./modules/profiled_service"
+  }
+
+  variables {
+    environment    = "staging"
+    bucket         = "stl-debugging-staging"
+    enabled        = true
+    task_role_name = "watcher-task"
+    service_name   = "ssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssss"
+  }
+
+  assert {
+    condition     = length(aws_iam_role_policy.upload.name) == 128
+    error_message = "IAM takes no longer name of a policy."
   }
 }

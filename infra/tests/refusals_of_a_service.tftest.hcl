@@ -68,6 +68,20 @@ run "duration_too_short" {
   expect_failures = [var.profile_duration]
 }
 
+run "interval_too_long" {
+  command = plan
+
+  module {
+    source = "./modules/profiled_service"
+  }
+
+  variables {
+    profile_interval = "9000h"
+  }
+
+  expect_failures = [var.profile_interval]
+}
+
 run "service_that_may_write_everywhere" {
   command = plan
 
@@ -94,6 +108,34 @@ run "bucket_of_another_environment" {
   }
 
   expect_failures = [var.bucket]
+}
+
+run "buckets_of_everyone" {
+  command = plan
+
+  module {
+    source = "./modules/profiled_service"
+  }
+
+  variables {
+    bucket = "*-prod"
+  }
+
+  expect_failures = [var.bucket]
+}
+
+run "role_by_its_arn" {
+  command = plan
+
+  module {
+    source = "./modules/profiled_service"
+  }
+
+  variables {
+    task_role_name = "arn:aws:iam::123456789012:role/checkout-task"
+  }
+
+  expect_failures = [var.task_role_name]
 }
 
 run "owner_that_is_no_account" {
@@ -163,7 +205,7 @@ run "a_token_in_plain_text" {
     token_arn = "correct-horse-battery"
   }
 
-  expect_failures = [var.token_arn]
+  expect_failures = [output.container]
 }
 
 run "spool_nowhere" {

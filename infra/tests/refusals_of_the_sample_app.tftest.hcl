@@ -110,3 +110,31 @@ run "a_name_that_ecs_refuses" {
 
   expect_failures = [var.name]
 }
+
+run "a_name_that_is_too_long_for_its_roles" {
+  command = plan
+
+  module {
+    source = "./modules/sample_app"
+  }
+
+  variables {
+    name = "a-service-whose-name-has-one-letter-more-than-it-may-ab"
+  }
+
+  expect_failures = [var.name]
+}
+
+run "a_port_of_root" {
+  command = plan
+
+  module {
+    source = "./modules/sample_app"
+  }
+
+  variables {
+    port = 80
+  }
+
+  expect_failures = [var.port]
+}

@@ -221,10 +221,12 @@ class Backlog:
         reason = error.strerror or str(error)
         if reason != self._trouble:
             self._trouble = reason
+            # What cannot be opened has no place yet, but the system says which name it has refused.
+            place = self._spool.place if self._spool is not None else error.filename
             self._logger.error(
-                "profiling: the spool cannot be used (%s%s), captures wait in memory: make room there, or name "
-                "another directory in PROFILE_SPOOL_DIR",
-                f"{self._spool.place}: " if self._spool is not None else "",
+                "profiling: the spool cannot be used (%s%s), captures wait in memory: make it writable and make room "
+                "there, or name another directory in PROFILE_SPOOL_DIR",
+                f"{place}: " if place else "",
                 reason,
             )
 

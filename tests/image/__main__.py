@@ -24,7 +24,7 @@ READY_SECONDS = 30.0
 
 
 def main() -> int:
-    """0 if all steps work, and the service is well and writes only where it may."""
+    """0 if all steps work, and the service is well, has its spool in the volume, and writes only where it may."""
     parser = argparse.ArgumentParser(prog="scripts/try-image", description="The Dockerfile without a container engine.")
     parser.add_argument("work", type=Path, help="an empty or new folder")
     work = parser.parse_args().work.resolve()
@@ -62,8 +62,9 @@ def _digest(root: Path, *folders: str) -> str:
 def _try(image: Image, work: Path) -> int:
     port = free_port()
     command = [f"--port={port}" if word.startswith("--port=") else word for word in image.command]
-    store = f"file://{image.volumes[0]}/store"
-    environ = {**image.environ, "PROFILE_STORE": store, "PROFILE_TOKEN": "only-for-trying", "PROFILE_ENABLED": "1"}
+    spool = image.volumes[0]
+    environ = {**image.environ, "PROFILE_SPOOL_DIR": spool, "PROFILE_STORE": f"file://{spool}/store"}
+    environ |= {"PROFILE_TOKEN": "only-for-trying", "PROFILE_ENABLED": "1"}
     # Volumes are writable and begin with what the image has there; the rest of the root is read-only.
     mounts = [f"mount --bind '{image.root}' '{image.root}'", f"mount -o remount,ro,bind '{image.root}'"]
     for number, volume in enumerate(image.volumes):
@@ -93,7 +94,11 @@ def _try(image: Image, work: Path) -> int:
         code = service.wait(30)
     stored = sorted(path.relative_to(work) for path in (work / "volume-0").rglob("*.gz"))
     print(f"ended with {code}; stored in its volume: {', '.join(map(str, stored)) or 'nothing'}")
-    return 0 if stored else 1
+    private = [path for path in (work / "volume-0").iterdir() if path.name != "store"]
+    modes = {f"{path.stat().st_mode & 0o777:o}" for path in private}
+    print(f"its spool and where its workers meet: {', '.join(path.name for path in private)}, mode {' '.join(modes)}")
+    # One for captures that wait, one for the sockets of workers.
+    return 0 if stored and len(private) == 2 and modes == {"700"} else 1
 
 
 def _wait_for(url: str, service: subprocess.Popen[bytes]) -> None:

@@ -99,7 +99,7 @@ def test_failures_in_the_log_raise_an_alarm(applied: Applied) -> None:
         for each in filters
         for metric in each["metricTransformations"]
     }
-    assert len(counted) == 2
+    assert len(counted) == 3
     assert {(alarm["Namespace"], alarm["MetricName"]) for alarm in alarms} == counted
     assert {(alarm["Threshold"], alarm["ComparisonOperator"]) for alarm in alarms} == {
         (1.0, "GreaterThanOrEqualToThreshold")

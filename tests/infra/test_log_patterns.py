@@ -21,8 +21,10 @@ from profiling_middleware import uploads
 from profiling_middleware.model import CaptureInfo
 from profiling_middleware.stores import StoreError
 from profiling_middleware.uploads import Uploads
+from profiling_middleware.waiting import backlog
 from profiling_middleware.waiting.backlog import Backlog
 from profiling_middleware.waiting.memory import Memory
+from profiling_middleware.waiting.spool import Spool
 
 ALARMS = INFRA / "modules" / "profiled_service" / "alarms.tf"
 COVERED_BY_OTHERS = {"profiling: %s is not ready: %s"}
@@ -77,6 +79,7 @@ def test_failures_and_losses_are_counted_and_nothing_else(log: tuple[logging.Log
 
     assert len(found["not-stored"]) == counts.failures
     assert len(found["lost"]) == counts.dropped
+    assert found["no-spool"] == []
     others = [line for line in lines if line not in found["not-stored"] + found["lost"]]
     assert [line.split()[1:3] for line in others] == [
         ["profiling:", "s3://stl-debugging-prod"],
@@ -84,16 +87,29 @@ def test_failures_and_losses_are_counted_and_nothing_else(log: tuple[logging.Log
     ]
 
 
-def test_every_error_of_the_uploader_is_counted(moto: Moto) -> None:
+def test_a_spool_that_cannot_be_used_is_counted(log: tuple[logging.Logger, io.StringIO], moto: Moto) -> None:
+    logger, stream = log
+
+    def of_root() -> Spool:
+        raise PermissionError(13, "Permission denied", "/var/spool/profiling/sample-app")
+
+    Backlog(of_root, Memory(), logger).add(make_artifact("0" * 16, b"x"))
+
+    (line,) = stream.getvalue().splitlines()
+    assert [name for name, pattern in _patterns().items() if _matching(moto, pattern, [line])] == ["no-spool"]
+
+
+def test_every_error_of_the_way_to_the_store_is_counted(moto: Moto) -> None:
     errors = [
         str(call.args[0].value)
-        for call in ast.walk(ast.parse(inspect.getsource(uploads)))
+        for module in (uploads, backlog)
+        for call in ast.walk(ast.parse(inspect.getsource(module)))
         if isinstance(call, ast.Call)
         and isinstance(call.func, ast.Attribute)
         and call.func.attr in ("error", "exception", "critical")
         and isinstance(call.args[0], ast.Constant)
     ]
-    assert len(errors) >= 3
+    assert len(errors) >= 4
 
     counted = [line for pattern in _patterns().values() for line in _matching(moto, pattern, errors)]
 
@@ -102,7 +118,7 @@ def test_every_error_of_the_uploader_is_counted(moto: Moto) -> None:
 
 def _patterns() -> dict[str, str]:
     found = re.findall(r'^ +([a-z-]+) = {\n +pattern += ("(?:[^"\\]|\\.)*")', ALARMS.read_text(), re.MULTILINE)
-    assert {name for name, _ in found} == {"not-stored", "lost"}
+    assert {name for name, _ in found} == {"not-stored", "lost", "no-spool"}
     return {name: json.loads(pattern) for name, pattern in found}
 
 

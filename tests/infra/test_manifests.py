@@ -12,6 +12,7 @@ import yaml
 from infra_kit.terraform import INFRA
 
 from profiling_middleware import Settings
+from profiling_middleware.units import parse_size
 from sample_app.__main__ import main
 
 ROOT = INFRA.parent
@@ -42,16 +43,33 @@ def test_kubernetes_starts_it_profiled(served: list[dict[str, Any]], monkeypatch
     assert served[0]["port"] == container["ports"][0]["containerPort"]
 
 
-def test_kubernetes_keeps_the_token_in_a_secret_and_the_spool_in_a_volume() -> None:
-    pod = _deployment()["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
+def test_kubernetes_keeps_the_token_in_a_secret() -> None:
+    (container,) = _deployment()["spec"]["template"]["spec"]["containers"]
     environ = {pair["name"]: pair for pair in container["env"]}
-    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
-    sizes = {volume["name"]: volume["emptyDir"]["sizeLimit"] for volume in pod["volumes"]}
 
     assert "secretKeyRef" in environ["PROFILE_TOKEN"]["valueFrom"]
-    assert sizes[mounts[environ["PROFILE_SPOOL_DIR"]["value"]]] == "96Mi"
-    assert environ["PROFILE_SPOOL_MAX_BYTES"]["value"] == "64MiB"
+
+
+def test_kubernetes_has_room_for_what_waits_and_for_a_trace_that_is_taken() -> None:
+    pod = _deployment()["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    environ = {pair["name"]: pair.get("value", "") for pair in container["env"]}
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    sizes = {volume["name"]: _bytes(volume["emptyDir"]["sizeLimit"]) for volume in pod["volumes"]}
+    resources = container["resources"]
+
+    spool = sizes[mounts[environ["PROFILE_SPOOL_DIR"]]]
+
+    assert spool == 2 * parse_size(environ["PROFILE_SPOOL_MAX_BYTES"])
+    assert _bytes(resources["requests"]["ephemeral-storage"]) >= spool
+    # The log is written there as well: the kubelet keeps 50 MiB of it.
+    assert _bytes(resources["limits"]["ephemeral-storage"]) >= sum(sizes.values()) + 50 * 2**20
+
+
+def test_kubernetes_leaves_private_what_a_volume_brings_along() -> None:
+    security = _deployment()["spec"]["template"]["spec"]["securityContext"]
+
+    assert security["fsGroupChangePolicy"] == "OnRootMismatch"
 
 
 def test_kubernetes_runs_it_as_the_role_that_uploads() -> None:
@@ -121,6 +139,11 @@ def _document(kind: str) -> dict[str, Any]:
 
 def _deployment() -> dict[str, Any]:
     return _document("Deployment")
+
+
+def _bytes(quantity: str) -> int:
+    """Of Kubernetes' 64Mi, which is 64MiB everywhere else."""
+    return parse_size(f"{quantity}B")
 
 
 def _set(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]) -> None:

@@ -22,6 +22,16 @@ def test_it_is_made_for_the_owner_alone(tmp_path: Path) -> None:
     directory.close()
 
 
+def test_in_a_volume_that_hands_its_group_on_it_is_the_owners_alone(tmp_path: Path) -> None:
+    """As Kubernetes mounts one with an fsGroup: open to everyone, and what is made in it has the group and the bit."""
+    tmp_path.chmod(0o2777)
+
+    for _start in range(2):
+        PrivateDirectory(tmp_path / "spool").close()
+
+    assert (tmp_path / "spool").stat().st_mode & 0o777 == 0o700
+
+
 def test_files_are_the_owners_alone(tmp_path: Path) -> None:
     directory = PrivateDirectory(tmp_path / "spool")
     old = os.umask(0)

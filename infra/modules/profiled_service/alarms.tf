@@ -1,17 +1,26 @@
-# Uploads that fail, by what the service's log says of them.
+# Uploads that fail, and what waits for them, by what the service's log says of them.
 
 locals {
-  # The words of profiling_middleware/uploads.py; tests/infra/test_log_patterns.py holds these against its lines.
+  # The words of profiling_middleware/uploads.py and waiting/backlog.py; tests/infra/test_log_patterns.py holds these
+  # against their lines.
   failures = {
     not-stored = {
       pattern     = "\"profiling: NOT stored\""
       periods     = 3 # It is tried again, after 5 minutes at most: one failure is nobody's business.
+      said_once   = false
       description = "Profiles of ${var.service_name} do not reach s3://${var.bucket}, and wait; the log says what would mend it (profiling: NOT stored)"
     }
     lost = {
       pattern     = "\"profiling: LOST\""
       periods     = 1
-      description = "Profiles of ${var.service_name} are lost: too many waited, or the service stopped while s3://${var.bucket} was away (profiling: LOST)"
+      said_once   = false
+      description = "Profiles of ${var.service_name} are lost: too many waited, or they waited in memory and the service stopped while s3://${var.bucket} was away; the log says which (profiling: LOST)"
+    }
+    no-spool = {
+      pattern     = "\"profiling: the spool cannot be used\""
+      periods     = 1
+      said_once   = true # by each process, while it lasts: that nobody says it again does not mean that it is over
+      description = "Profiles of ${var.service_name} wait in memory, where there is room for little and a stop loses them: ${var.spool_directory} cannot be written; the log says why, once for each process (profiling: the spool cannot be used)"
     }
   }
 }
@@ -46,6 +55,6 @@ resource "aws_cloudwatch_metric_alarm" "failures" {
   threshold           = 1
   treat_missing_data  = "notBreaching" # A service without load writes no lines.
   alarm_actions       = var.alarm_topic_arns
-  ok_actions          = var.alarm_topic_arns
+  ok_actions          = local.failures[each.key].said_once ? [] : var.alarm_topic_arns
   tags                = var.tags
 }

@@ -1,7 +1,7 @@
 # What the service's container is told.
 
 locals {
-  token_arn = nonsensitive(var.token_arn) # by now it is known to be an ARN
+  token_arn = nonsensitive(var.token_arn) # the output that has it is there only if it is an ARN
 
   settings = {
     PROFILE_ENVIRONMENT     = var.environment

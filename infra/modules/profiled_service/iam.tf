@@ -1,7 +1,7 @@
 # All that profiling needs. A put that must not replace anything (If-None-Match) asks for nothing more.
 
 resource "aws_iam_role_policy" "upload" {
-  name = "upload-profiles-of-${var.service_name}"
+  name = substr("upload-profiles-of-${var.service_name}", 0, 128) # IAM takes no longer ones
   role = var.task_role_name
 
   policy = jsonencode({

@@ -9,8 +9,14 @@ output "container" {
     environment = [for name, value in merge(local.settings, { PROFILE_ENABLED = tostring(var.enabled) }) : { name = name, value = value }]
     secrets     = local.token_arn == null ? [] : [{ name = "PROFILE_TOKEN", valueFrom = local.token_arn }]
     spool       = { directory = var.spool_directory, mib = var.spool_mib }
-    # 14 measured with the sample app, boto3 40, captures that wait 16, and room; per process of the service.
+    # 16 measured with the sample app, boto3 40, captures that wait 16, the trace 8, and room; per process of the service.
     memory_mib = 128
+  }
+
+  precondition {
+    # Not where the variable is declared: a validation there repeats what it has looked at, sensitive or not.
+    condition     = var.token_arn == null || can(regex("^arn:[a-z-]+:(secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:|ssm:[a-z0-9-]+:[0-9]{12}:parameter/).+$", var.token_arn))
+    error_message = "token_arn is no ARN of a Secrets Manager secret or SSM parameter: put the token there, and its ARN here."
   }
 }
 

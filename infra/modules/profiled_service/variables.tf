@@ -29,6 +29,12 @@ variable "bucket" {
     condition     = endswith(var.bucket, "-${var.environment}")
     error_message = "bucket = \"${var.bucket}\" does not end with -${var.environment}: the profiler would add that and write elsewhere."
   }
+
+  validation {
+    # A '*' in here would be a permission to write into other buckets.
+    condition     = can(regex("^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", var.bucket)) && !strcontains(var.bucket, "..")
+    error_message = "bucket = \"${var.bucket}\" is no S3 bucket name: use 3 to 63 of a-z, 0-9, '.', '-'."
+  }
 }
 
 variable "bucket_owner" {
@@ -45,6 +51,11 @@ variable "bucket_owner" {
 variable "task_role_name" {
   description = "The role that the service's tasks run as; it gets the permission to upload."
   type        = string
+
+  validation {
+    condition     = can(regex("^[A-Za-z0-9_+=,.@-]{1,64}$", var.task_role_name))
+    error_message = "task_role_name = \"${var.task_role_name}\" is no role's name: give what stands behind the last '/' of its ARN."
+  }
 }
 
 variable "enabled" {
@@ -69,6 +80,13 @@ variable "profile_interval" {
     ) >= 0, true)
     error_message = "profile_interval = \"${var.profile_interval}\" is shorter than profile_duration (${var.profile_duration}): windows may not overlap, so use ${var.profile_duration} or more, or shorten profile_duration."
   }
+
+  validation {
+    condition = try(timecmp(
+      timeadd("2000-01-01T00:00:00Z", var.profile_interval), timeadd("2000-01-01T00:00:00Z", "8760h")
+    ) <= 0, true)
+    error_message = "profile_interval = \"${var.profile_interval}\" is out of range: use at most 8760h."
+  }
 }
 
 variable "profile_duration" {
@@ -83,7 +101,7 @@ variable "profile_duration" {
 
   validation {
     condition     = try(timecmp(timeadd("2000-01-01T00:00:00Z", var.profile_duration), "2000-01-01T00:00:01Z") >= 0, true)
-    error_message = "profile_duration = \"${var.profile_duration}\" is out of range: use 1s or more."
+    error_message = "profile_duration = \"${var.profile_duration}\" is out of range: use 1s or more, at most 8760h."
   }
 }
 
@@ -107,15 +125,11 @@ variable "token_arn" {
   description = "ARN of the Secrets Manager secret (with :key:: behind it if it is JSON) or SSM parameter with the token."
   type        = string
   default     = null
-
-  validation {
-    condition     = var.token_arn == null || can(regex("^arn:[a-z-]+:(secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:|ssm:[a-z0-9-]+:[0-9]{12}:parameter/).+$", var.token_arn))
-    error_message = "token_arn is no ARN of a Secrets Manager secret or SSM parameter: put the token there, and its ARN here."
-  }
+  sensitive   = true # so that no message shows it: it may be the token itself, by mistake (see the output container)
 }
 
 variable "spool_directory" {
-  description = "Where captures wait while S3 is away (PROFILE_SPOOL_DIR): a volume that outlives a restart of the container."
+  description = "Where captures wait while S3 is away (PROFILE_SPOOL_DIR): a volume that outlives a restart of the container, and that the service's user may write."
   type        = string
   default     = "/var/spool/profiling"
 
@@ -126,7 +140,7 @@ variable "spool_directory" {
 }
 
 variable "spool_mib" {
-  description = "How much may wait there, in MiB."
+  description = "How much may wait there, in MiB; a trace that is being taken has as much again."
   type        = number
   default     = 64
 
@@ -143,7 +157,7 @@ variable "log_group_name" {
 }
 
 variable "alarm_topic_arns" {
-  description = "SNS topics that hear of uploads that fail, and that they work again."
+  description = "SNS topics that hear of uploads that fail, that they work again, and of a spool that cannot be used."
   type        = list(string)
   default     = []
 }

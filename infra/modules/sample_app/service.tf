@@ -18,7 +18,8 @@ resource "aws_ecs_task_definition" "this" {
     cpu_architecture        = "X86_64"
   }
 
-  # Both are empty at the start of a task; the image says whose they are (VOLUME). A restarted container finds its spool again.
+  # Both are empty at the start of a task; the image says whose they are (VOLUME at the same path). A restarted container finds
+  # its spool again, another task does not.
   volume {
     name = "profiling-spool"
   }

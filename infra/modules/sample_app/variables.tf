@@ -3,8 +3,9 @@ variable "name" {
   type        = string
 
   validation {
-    condition     = can(regex("^[A-Za-z0-9][A-Za-z0-9_-]{0,54}$", var.name))
-    error_message = "name = \"${var.name}\" cannot name an ECS service and its roles: use letters, digits, '_' and '-', at most 55."
+    # A role's name has 64 at most, and one of them ends with -execution.
+    condition     = can(regex("^[A-Za-z0-9][A-Za-z0-9_-]{0,53}$", var.name))
+    error_message = "name = \"${var.name}\" cannot name an ECS service and its roles: use letters, digits, '_' and '-', at most 54."
   }
 }
 
@@ -53,6 +54,11 @@ variable "assign_public_ip" {
 variable "port" {
   description = "Where the app listens."
   type        = number
+
+  validation {
+    condition     = var.port >= 1024 && var.port <= 65535 && floor(var.port) == var.port
+    error_message = "port = ${var.port} is none that the container's user may open: use 1024 to 65535."
+  }
 }
 
 variable "desired_count" {
@@ -87,7 +93,7 @@ variable "memory" {
       2048 = range(4096, 16385, 1024)
       4096 = range(8192, 30721, 1024)
     }, var.cpu, [var.memory]), var.memory)
-    error_message = "memory = ${var.memory} does not go with cpu = ${var.cpu} on Fargate: use 512 to 2048 with 256, 2 to 8 times the cpu with more, in steps of 1024."
+    error_message = "memory = ${var.memory} does not go with cpu = ${var.cpu} on Fargate: use 512, 1024 or 2048 with 256; with more, 2 to 8 times the cpu in steps of 1024, at most 30720."
   }
 }
 

@@ -115,6 +115,16 @@ def test_without_a_spool_captures_wait_in_memory_and_one_line_says_so(
     assert taken(backlog) == [key(1), key(2), key(3)]
 
 
+def test_a_directory_that_cannot_be_made_is_named(
+    backlog: Backlog, disk: Disk, make_artifact: MakeArtifact, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk.failure = PermissionError(13, "Permission denied", "/var/spool/profiling/watcher")
+
+    backlog.add(make_artifact(1))
+
+    assert "cannot be used (/var/spool/profiling/watcher: Permission denied), captures wait" in caplog.text
+
+
 def test_the_newest_stay_in_memory_and_each_drop_is_told(
     backlog: Backlog, disk: Disk, make_artifact: MakeArtifact
 ) -> None:
