@@ -115,6 +115,14 @@ class PrivateDirectory:
             raise NotPrivate(f"{self.path} is open to others (mode {status.st_mode & 0o777:o}): chmod 700 it")
 
 
+def open_below(base: Path | None, name: str) -> PrivateDirectory:
+    """The directory `name` in PROFILE_SPOOL_DIR, or in this user's own one when nobody says where. Raises OSError."""
+    if base is None:
+        base = directory_of_this_user()
+        PrivateDirectory(base).close()
+    return PrivateDirectory(base / name)
+
+
 def directory_of_this_user() -> Path:
     """Where waiting captures are when nobody says where."""
     return Path(tempfile.gettempdir()) / f"profiling_middleware-{os.geteuid()}"

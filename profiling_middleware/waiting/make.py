@@ -7,7 +7,7 @@ import re
 import time
 
 from profiling_middleware.config import Settings
-from profiling_middleware.private_directory import PrivateDirectory, directory_of_this_user
+from profiling_middleware.private_directory import open_below
 from profiling_middleware.waiting.backlog import Backlog
 from profiling_middleware.waiting.memory import Memory
 from profiling_middleware.waiting.spool import Spool
@@ -17,11 +17,7 @@ def make_backlog(settings: Settings, place: str, instance: str) -> Backlog:
     """Of what waits for the store at `place`; nothing is opened yet."""
 
     def open_spool() -> Spool:
-        base = settings.spool_dir
-        if base is None:
-            base = directory_of_this_user()
-            PrivateDirectory(base).close()
-        directory = PrivateDirectory(base / spool_name(settings.service_name, place))
+        directory = open_below(settings.spool_dir, spool_name(settings.service_name, place))
         return Spool(directory, instance, settings.spool_max_bytes, time.time_ns)
 
     return Backlog(open_spool, Memory(), settings.logger)

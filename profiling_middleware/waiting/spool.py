@@ -146,11 +146,6 @@ class Spool:
         dropped = list(self._make_room(0))
         return adopted, dropped
 
-    def usage(self) -> tuple[int, int]:
-        """How many captures of all owners wait here, and their bytes."""
-        sizes = [entry.size for entry in self._captures()]
-        return len(sizes), sum(sizes)
-
     def close(self) -> None:
         """This process is done: what it leaves is for others."""
         with suppress(OSError):

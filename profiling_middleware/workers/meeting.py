@@ -18,7 +18,7 @@ from pathlib import Path
 
 from profiling_middleware.config import DEFAULT_SERVICE_NAME, Settings
 from profiling_middleware.descriptors import above_standard_streams
-from profiling_middleware.private_directory import PrivateDirectory, directory_of_this_user
+from profiling_middleware.private_directory import open_below
 from profiling_middleware.workers.credentials import is_same_user
 
 _SOCKET = re.compile(r"(?P<instance>[A-Za-z0-9-]+-(?P<pid>\d+)-[0-9a-f]{8})\.sock")
@@ -48,11 +48,7 @@ class Meeting:
 
     def __init__(self, settings: Settings, same_user: Callable[[socket.socket], bool] = is_same_user) -> None:
         """Opens it, made if it is not there."""
-        base = settings.spool_dir
-        if base is None:
-            base = directory_of_this_user()
-            PrivateDirectory(base).close()
-        self._directory = PrivateDirectory(base / meeting_name(settings))
+        self._directory = open_below(settings.spool_dir, meeting_name(settings))
         self._same_user = same_user
 
     def listen(self, worker: Worker) -> socket.socket:
