@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 
 import pytest
 from integration_kit.buckets import Bucket, Key
@@ -28,7 +27,7 @@ KINDS_OF_SERVER = {
 }
 # Not a whole second: two workers then meet in the same second sooner or later, wherever in a second they started.
 INTERVAL = 1.3
-TIMEOUT = 2
+TIMEOUT = 4
 
 
 @dataclass
@@ -100,10 +99,9 @@ def test_every_window_of_every_worker_is_there(service: Service) -> None:
     for profile in service.profiles().values():
         starts.setdefault(profile.instance, []).append(profile.time_ns)
     for times in starts.values():
-        times.sort()
-        assert [(after - before) / 1e9 for before, after in pairwise(times)] == pytest.approx(
-            [INTERVAL] * (len(times) - 1), abs=0.5
-        )
+        # On a busy machine one begins late, but before the next is due; after one that was missing all would be later.
+        late = [began / 1e9 - INTERVAL * number for number, began in enumerate(sorted(times))]
+        assert max(late) - min(late) < 0.9 * INTERVAL, times
 
 
 def test_the_master_has_no_thread_of_the_profiler(running: dict[str, Service]) -> None:

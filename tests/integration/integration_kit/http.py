@@ -13,7 +13,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
+
+from integration_kit.waiting import eventually
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +98,12 @@ def open_request(url: str, headers: Mapping[str, str] | None = None) -> socket.s
 
 @contextmanager
 def waiting_clients(url: str, count: int) -> Iterator[None]:
-    """So many clients have asked and wait for their answers; at the end they all leave."""
+    """So many clients have asked for a capture of a service of one process and wait; at the end they all leave."""
     with ExitStack() as leaving:
         for _ in range(count):
             leaving.enter_context(open_request(url))
-        # Nothing shows from outside that a server has begun with a request.
-        time.sleep(0.5)
+        state = urljoin(url, "/debug/pprof/?format=json")
+        eventually(lambda: fetch(state).json()["running_captures"] == count, "every capture has begun")
         yield
 
 
