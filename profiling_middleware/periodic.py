@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from profiling_middleware.captures import CUMULATIVE
 from profiling_middleware.config import DEFAULT_SERVICE_NAME, Settings
-from profiling_middleware.recording import Recorder
+from profiling_middleware.recorder import Recorder
 from profiling_middleware.sampling import why_not_native
 from profiling_middleware.schedule import Schedule
 from profiling_middleware.timer import TimerThread

@@ -6,47 +6,34 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import replace
-from functools import partial
 from types import TracebackType
 from typing import Self
 
-from profiling_middleware.captures import CAPTURES, CUMULATIVE, CaptureMaker
-from profiling_middleware.captures.trace import LastSeconds, TraceCapture
+from profiling_middleware.captures import CUMULATIVE
+from profiling_middleware.captures.asked import capture_maker, check_kind, check_length, last_seconds_maker
 from profiling_middleware.config import Settings
 from profiling_middleware.failures import Failures
-from profiling_middleware.instruments.made import make_instruments
-from profiling_middleware.keys import new_instance_id
 from profiling_middleware.labels import LabelMaker, RequestLabels
-from profiling_middleware.lane import Lane
 from profiling_middleware.limits import Limits
 from profiling_middleware.model import Artifact
-from profiling_middleware.periodic import Periodic, log_start, warn_of_settings
-from profiling_middleware.pipeline import Pipeline, Request
+from profiling_middleware.parts import Parts
+from profiling_middleware.periodic import log_start, warn_of_settings
+from profiling_middleware.pipeline import Request
 from profiling_middleware.process import THIS_PROCESS
-from profiling_middleware.recording import Recorder, Recording
-from profiling_middleware.sampling import check_engine, make_engine, make_label_maker, make_step_hooks
+from profiling_middleware.recording import Recording
+from profiling_middleware.sampling import check_engine, make_label_maker
 from profiling_middleware.status import Status, take_status
-from profiling_middleware.stores import make_store
-from profiling_middleware.timer import TimerThread
 from profiling_middleware.tracing.flight import FLIGHT_SECONDS
-from profiling_middleware.tracing.make import make_tracer
 from profiling_middleware.tracing.requests import RequestSpans
-from profiling_middleware.tracing.tracer import QUEUED, Tracer
-from profiling_middleware.uploads import Uploads
-from profiling_middleware.waiting.make import make_backlog
-from profiling_middleware.workers.here import Workers
 from profiling_middleware.workers.host_recording import HostRecording
 from profiling_middleware.workers.meeting import Worker
 from profiling_middleware.workers.messages import Question
 
 # Within the 5 seconds in which a service should be gone, with a second for the server's own shutdown.
 STOP_SECONDS = 3.0
-_FORK_SECONDS = 0.05
 _RESULT_GRACE_SECONDS = 60.0
-NO_FLIGHT = "no trace is recorded all the time: set PROFILE_ENABLED, and name trace in PROFILE_TYPES"
 
 
 class Profiler:
@@ -70,8 +57,7 @@ class Profiler:
         self.requests = RequestSpans()
         """Where the middlewares tell of requests while a trace is taken."""
         self._lock = threading.RLock()
-        self._uploads: Uploads | None = None
-        self._build()
+        self._parts = self._make_parts()
 
     @classmethod
     def shared(cls, settings: Settings) -> Profiler:
@@ -101,8 +87,8 @@ class Profiler:
             if self._started:
                 return
             self._started = True
-            if self._enabled and self._uploads is not None:
-                self._begin_windows(self._uploads)
+            if self._enabled:
+                self._begin_windows()
 
     def stop(self, timeout: float = STOP_SECONDS) -> None:
         """Ends all captures, marked partial, and uploads them; returns after `timeout` seconds at the latest."""
@@ -112,20 +98,11 @@ class Profiler:
         try:
             if THIS_PROCESS.resident is not self:
                 return
-            self._workers.leave()
-            self._workers.end_all("the service stopped")
             self.labels.label_with(None)
-            self._periodic.end_all("the service stopped", timeout)
-            self._tracer.hurry()
-            self._trace_lane.drain(max(0.0, deadline - time.monotonic()))
-            self._pipeline.drain(max(0.0, deadline - time.monotonic()))
-            if self._workers.finish(max(0.0, deadline - time.monotonic())):
-                self._pipeline.drain(max(0.0, deadline - time.monotonic()))
-            if self._uploads is not None:
-                self._uploads.finish(max(0.0, deadline - time.monotonic()))
+            self._parts.finish("the service stopped", deadline)
             THIS_PROCESS.leave(self)
             self._started = False
-            self._build()
+            self._parts = self._make_parts()
         finally:
             self._lock.release()
 
@@ -141,16 +118,13 @@ class Profiler:
             if before and was_started:
                 return
             # First the store: whoever sees that profiling is on counts on it.
-            uploads = self._uploads
-            if uploads is None:
-                uploads = self._uploads = self._make_uploads()
-                self._pipeline.upload_to(uploads)
+            self._parts.need_uploads()
             self._enabled = True
             try:
                 self.start()
                 if was_started:
-                    self._begin_windows(uploads)
-                self._periodic.settle(timeout)
+                    self._begin_windows()
+                self._parts.periodic.settle(timeout)
             except Exception:
                 self._enabled = before
                 self.labels.label_with(None)
@@ -167,12 +141,8 @@ class Profiler:
             if not was_running:
                 return
             self.labels.label_with(None)
-            self._periodic.end("profiling was switched off", timeout)
-            self._workers.stop_listening()
-            self._pipeline.release_thread()
-            if self._uploads is not None:
-                self._uploads.release_thread()
-            self._logger.info("profiling: switched off, instance %s", self._instance)
+            self._parts.end_windows("profiling was switched off", timeout)
+            self._logger.info("profiling: switched off, instance %s", self.instance)
 
     def __enter__(self) -> Self:
         self.start()
@@ -220,22 +190,16 @@ class Profiler:
         the store; `view` renders it for people as well. A trace is of everything if `full`, else of what is long enough
         to matter; with `last` it is of so many seconds before now.
         """
-        if kind not in CAPTURES:
-            raise ValueError(f"kind = {kind!r} cannot be captured: choose from {', '.join(CAPTURES)}")
-        if seconds is None and not self.collects(kind):
-            raise ValueError(f"seconds = None takes what has been collected, and no {kind} profile is: give a length")
-        make: CaptureMaker | None = partial(TraceCapture, full=full) if kind == "trace" else None
+        check_kind(kind)
+        make = capture_maker(kind, full=full)
         if last is not None:
-            make, seconds = self._last_trace(kind, last), 0.0  # it is recorded already
-        elif seconds is not None and not 0 < seconds <= self.settings.max_seconds:
-            raise ValueError(
-                f"seconds = {seconds!r} is out of range: use more than 0 and at most {self.settings.max_seconds} "
-                "(PROFILE_MAX_SECONDS)"
-            )
+            make, seconds = last_seconds_maker(kind, last, kept=self.keeps_flight), 0.0
+        else:
+            check_length(kind, seconds, collected=self.collects(kind), most=self.settings.max_seconds)
         THIS_PROCESS.settle(self)
         THIS_PROCESS.notice_sigterm()
         request = Request(upload=upload and self.uploads, own_key_only=True, view=view)
-        return self._recorder.on_demand(kind, seconds, request, make)
+        return self._parts.recorder.on_demand(kind, seconds, request, make)
 
     def record_on_host(
         self,
@@ -259,7 +223,9 @@ class Profiler:
         THIS_PROCESS.settle(self)
         request = Request(upload=upload and self.uploads, own_key_only=True, view=view)
         try:
-            return self._workers.ask(Question(kind=kind, seconds=seconds, full=full, last=last), request, own, pid)
+            return self._parts.workers.ask(
+                Question(kind=kind, seconds=seconds, full=full, last=last), request, own, pid
+            )
         except BaseException:
             if own is not None:
                 own.cancel()
@@ -267,24 +233,16 @@ class Profiler:
 
     def workers(self) -> list[Worker]:
         """The workers of the service on this host that can be reached, and this one, by process id. Raises OSError."""
-        own = Worker(pid=os.getpid(), instance=self._instance, enabled=self._enabled, started_ns=self._workers.since_ns)
-        return sorted((own, *self._workers.others()), key=lambda worker: worker.pid)
+        workers = self._parts.workers
+        own = Worker(pid=os.getpid(), instance=self.instance, enabled=self._enabled, started_ns=workers.since_ns)
+        return sorted((own, *workers.others()), key=lambda worker: worker.pid)
 
     def welcome(self, connection: socket.socket) -> None:
         """Answers what another worker asks on a connection, which has been checked to be of this user."""
-        self._workers.welcome(connection)
+        self._parts.workers.welcome(connection)
 
     def _record_for_another(self, question: Question) -> Recording:
         return self.record(question.kind, question.seconds, upload=False, full=question.full, last=question.last)
-
-    def _last_trace(self, kind: str, last: float) -> CaptureMaker:
-        if kind != "trace":
-            raise ValueError(f"last = {last!r} is for a trace: a {kind} profile is not kept for a time like that")
-        if not 0 < last <= FLIGHT_SECONDS:
-            raise ValueError(f"last = {last!r} is out of range: use more than 0 and at most {FLIGHT_SECONDS:g} seconds")
-        if not self.keeps_flight:
-            raise ValueError(f"last = {last!r}: {NO_FLIGHT}")
-        return partial(LastSeconds, last_seconds=last)
 
     def set_block_profile_rate(self, nanoseconds: int) -> None:
         """As Go's runtime.SetBlockProfileRate: one wait for a lock in so many nanoseconds waited is recorded.
@@ -293,7 +251,8 @@ class Profiler:
         """
         if nanoseconds < 0:
             raise ValueError(f"nanoseconds = {nanoseconds!r} is negative: use 0 or more")
-        self._recorder.call_soon(lambda: self._recorder.set_block_rate(nanoseconds))
+        recorder = self._parts.recorder
+        recorder.call_soon(lambda: recorder.set_block_rate(nanoseconds))
 
     def set_mutex_profile_fraction(self, fraction: int) -> None:
         """As Go's runtime.SetMutexProfileFraction: one in `fraction` releases that ended a wait is recorded.
@@ -302,16 +261,17 @@ class Profiler:
         """
         if fraction < 0:
             raise ValueError(f"fraction = {fraction!r} is negative: use 0 or more")
-        self._recorder.call_soon(lambda: self._recorder.set_mutex_fraction(fraction))
+        recorder = self._parts.recorder
+        recorder.call_soon(lambda: recorder.set_mutex_fraction(fraction))
 
     def collects(self, kind: str) -> bool:
         """Whether this kind is collected all the time: then `record` takes it without a length."""
-        return kind in CUMULATIVE and kind in self._kinds and self._recorder.collects
+        return kind in CUMULATIVE and kind in self._parts.kinds and self._parts.recorder.collects
 
     @property
     def keeps_flight(self) -> bool:
         """Whether the last seconds of the trace are kept all the time."""
-        return self._recorder.keeps_flight
+        return self._parts.recorder.keeps_flight
 
     @property
     def started(self) -> bool:
@@ -336,133 +296,61 @@ class Profiler:
     @property
     def instance(self) -> str:
         """The id of this process; a forked child has its own."""
-        return self._instance
+        return self._parts.instance
+
+    @property
+    def limits(self) -> Limits:
+        """What requests for captures may take."""
+        return self._parts.limits
 
     @property
     def status(self) -> Status:
         """How the profiler is doing."""
-        return take_status(
-            self.settings,
-            enabled=self._enabled,
-            instance=self._instance,
-            kinds=self._kinds,
-            periodic=self._periodic,
-            recorder=self._recorder,
-            pipeline=self._pipeline,
-            uploads=self._uploads,
-            limits_met=self.limits.met,
-        )
+        return take_status(self._parts, enabled=self._enabled)
 
     # -- the process -------------------------------------------------------------------------------------------
 
     def before_fork(self) -> None:
-        """Lets own threads end, within a bound: a child of one thread is what fork is safe with."""
-        self._timer.pause(_FORK_SECONDS)
-        self._workers.pause(_FORK_SECONDS)
-        self._recorder.pause()
-        self._trace_lane.pause(_FORK_SECONDS)
-        self._pipeline.pause(_FORK_SECONDS)
-        if self._uploads is not None:
-            self._uploads.pause(_FORK_SECONDS)
+        """See `Parts.pause`."""
+        self._parts.pause()
 
     def after_fork_in_parent(self) -> None:
         """Goes on where `before_fork` stopped."""
-        if self._uploads is not None:
-            self._uploads.resume()
-        self._pipeline.resume()
-        self._trace_lane.resume()
-        self._recorder.resume()
-        self._workers.resume()
-        self._timer.resume()
+        self._parts.resume()
 
     def after_fork_in_child(self) -> None:
         """New threads, new client, new instance, counts from zero; runs again if it ran in the parent."""
         started = self._started
-        # The parent's locks may have been held, its threads are gone: nothing of them is used again.
-        self._lock = threading.RLock()
-        self._trace_lane.abandon()  # closing lets its thread end
-        self._workers.abandon()
-        self._recorder.close()
-        if self._uploads is not None:
-            self._uploads.abandon()
+        self._lock = threading.RLock()  # the parent's may have been held
+        self._parts.abandon()
         self._started = False
         self.labels.label_with(None)
-        self._build()
+        self._parts = self._make_parts()
         if started:
             self.start()
 
     def on_sigterm(self) -> None:
         """Ends running captures now: a request that waits for one would hold up the server's own shutdown."""
-        recorder, workers = self._recorder, self._workers
-
-        def end() -> None:
-            recorder.end_all("SIGTERM")
-            workers.end_all("SIGTERM")
-
-        self._timer.call_soon_from_signal(end)
+        self._parts.end_captures("SIGTERM")
 
     # -- the parts ---------------------------------------------------------------------------------------------
 
-    def _build(self) -> None:
-        settings, logger = self.settings, self._logger
-        self._instance = new_instance_id()
-        self._kinds = tuple(kind for kind in settings.types if kind in CAPTURES)
-        self._timer = TimerThread(logger)
-        self._uploads = self._make_uploads() if self.uploads else None
-        self._pipeline = Pipeline(self._uploads, logger)
-        self._workers = Workers(settings, self._instance, self._pipeline, self._record_for_another)
-        self._trace_lane = Lane("profiling-trace", QUEUED, logger)
-        self._tracer = self._make_tracer()
-        self._recorder = Recorder(
-            timer=self._timer,
-            make_engine=lambda: make_engine(settings),
-            instruments=make_instruments(self._failures),
-            tracer=self._tracer,
-            pipeline=self._pipeline,
-            service=settings.service_name,
-            instance=self._instance,
-            logger=logger,
-        )
-        self._periodic = Periodic(settings, self._kinds, self._timer, self._recorder)
-        self.limits = Limits()
-        """What requests for captures may take."""
-
-    def _make_uploads(self) -> Uploads:
-        store = make_store(self.settings)
-        backlog = make_backlog(self.settings, store.place, self._instance)
-        return Uploads(store, backlog, self._logger, self._call_later)
-
-    def _make_tracer(self) -> Tracer:
-        settings = self.settings
-
-        def on_slow(why: str) -> None:
-            recorder = self._recorder
-            recorder.call_soon(lambda: recorder.snapshot(why))
-
-        return make_tracer(
-            settings,
-            timeline=self._timer.timeline,
-            lane=self._trace_lane,
+    def _make_parts(self) -> Parts:
+        return Parts(
+            self.settings,
+            enabled=self._enabled,
             requests=self.requests,
-            find_hooks=lambda: make_step_hooks(settings),
-            on_slow=on_slow,
             failures=self._failures,
+            take_for_another=self._record_for_another,
         )
 
-    def _begin_windows(self, uploads: Uploads) -> None:
+    def _begin_windows(self) -> None:
+        parts = self._parts
         for mounted in THIS_PROCESS.mounted:
             mounted.follow(self)
         self.labels.label_with(make_label_maker(self.settings))
-        log_start(self.settings, self._kinds, self._instance, uploads.store.place)
+        log_start(self.settings, parts.kinds, parts.instance, parts.need_uploads().store.place)
         if not self._has_warned:  # a forked child has it from its parent, and need not say it again
             self._has_warned = True
-            warn_of_settings(self.settings, self._kinds)
-        self._pipeline.keep_thread()
-        uploads.keep_thread()
-        self._periodic.begin(uploads)
-        if not THIS_PROCESS.aliases:  # others reach it already, by the door of its middleware
-            self._workers.listen(enabled=True)
-
-    def _call_later(self, seconds: float, action: Callable[[], object]) -> None:
-        timeline = self._timer.timeline
-        self._timer.call_soon(lambda: timeline.call_at(timeline.now() + seconds, action))
+            warn_of_settings(self.settings, parts.kinds)
+        parts.begin_windows()

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from profiling_middleware.config import Settings
 from profiling_middleware.last_failures import Failure, newest
-from profiling_middleware.periodic import Periodic
-from profiling_middleware.pipeline import Pipeline
-from profiling_middleware.recording import Recorder
+from profiling_middleware.parts import Parts
+from profiling_middleware.recorder import Recorder
 from profiling_middleware.sampling import why_this_engine
 from profiling_middleware.upload_counts import UploadCounts
 from profiling_middleware.uploads import Uploads
@@ -75,38 +74,28 @@ class Status:
     engine: EngineStatus = EngineStatus()
 
 
-def take_status(
-    settings: Settings,
-    *,
-    enabled: bool,
-    instance: str,
-    kinds: tuple[str, ...],
-    periodic: Periodic,
-    recorder: Recorder,
-    pipeline: Pipeline,
-    uploads: Uploads | None,
-    limits_met: Mapping[str, int],
-) -> Status:
-    """How these parts of one profiler are doing. From any thread; nothing is waited for."""
+def take_status(parts: Parts, *, enabled: bool) -> Status:
+    """How the parts of one profiler are doing. From any thread; nothing is waited for."""
+    settings, periodic, recorder, uploads = parts.settings, parts.periodic, parts.recorder, parts.uploads
     waiting = _waiting(uploads) if uploads is not None else WaitingStatus()
     has_store = replace(settings, enabled=enabled).uploads or waiting.captures > 0
     failures = uploads.failures.last if uploads is not None else ()
     return Status(
         service=settings.service_name,
-        instance=instance,
+        instance=parts.instance,
         enabled=enabled,
-        kinds=kinds,
+        kinds=parts.kinds,
         interval=settings.interval,
         duration=settings.duration,
         store=uploads.store.place if uploads is not None and has_store else "",
         next_window=periodic.next_window,
         missed_windows=periodic.missed,
         running_captures=recorder.running,
-        failed_captures=recorder.failed + pipeline.dropped,
-        limits_met=limits_met,
+        failed_captures=recorder.failed + parts.pipeline.dropped,
+        limits_met=parts.limits.met,
         uploads=replace(uploads.counts) if uploads is not None else UploadCounts(),
         waiting=waiting,
-        last_failures=newest(failures, recorder.failures.last, pipeline.failures.last),
+        last_failures=newest(failures, recorder.failures.last, parts.pipeline.failures.last),
         engine=_engine(settings, recorder),
     )
 

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from profiling_middleware import limits
 from profiling_middleware.captures import CAPTURES
+from profiling_middleware.captures.asked import NO_FLIGHT
 from profiling_middleware.config import Settings
 from profiling_middleware.encoders.views import VIEWS
 from profiling_middleware.keys import own_key
@@ -27,8 +28,9 @@ from profiling_middleware.middleware.state import state_response
 from profiling_middleware.middleware.switch import SWITCHES, switch, switch_refusal
 from profiling_middleware.pipeline import QueueFull, Result
 from profiling_middleware.process import THIS_PROCESS
-from profiling_middleware.profiler import NO_FLIGHT, Profiler
-from profiling_middleware.recording import MAX_ON_DEMAND, CaptureCancelled, Recording, TooManyCaptures
+from profiling_middleware.profiler import Profiler
+from profiling_middleware.recorder import MAX_ON_DEMAND
+from profiling_middleware.recording import CaptureCancelled, Recording, TooManyCaptures
 from profiling_middleware.units import format_size
 from profiling_middleware.workers.here import NoSuchWorker
 from profiling_middleware.workers.host_recording import HostRecording, NoAnswer

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import logging
-import select
-import socket
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextvars import Token
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, cast
 
 from profiling_middleware.config import Settings, SettingsError
-from profiling_middleware.failures import Failures
-from profiling_middleware.labels import CURRENT, LabelMaker, Resolve, end_work
+from profiling_middleware.labels import CURRENT, LabelMaker
 from profiling_middleware.middleware.messages import (
     PREFIX,
     AdminRequest,
@@ -24,17 +18,14 @@ from profiling_middleware.middleware.messages import (
     pieces,
 )
 from profiling_middleware.middleware.service import ProfilerService
-from profiling_middleware.middleware.wsgi_answer import CaptureBody
+from profiling_middleware.middleware.wsgi_answer import answer_capture, status_line
+from profiling_middleware.middleware.wsgi_work import ObservedBody, Work, is_whole
 from profiling_middleware.process import OtherSettings
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from profiling_middleware.tracing.requests import RequestSpan, RequestSpans
-
-# How often a waiting request looks whether its client is still there.
-_LOOK_SECONDS = 0.25
-_SOCKET_KEYS = ("gunicorn.socket", "werkzeug.socket")
+    from profiling_middleware.tracing.requests import RequestSpans
 
 
 class WSGIProfilingMiddleware:
@@ -120,7 +111,7 @@ class WSGIProfilingMiddleware:
         """
         failures, work = self._service.failures, None
         try:
-            work, resolve = _Work(spans, failures), self._service.endpoints.of_wsgi
+            work, resolve = Work(spans, failures), self._service.endpoints.of_wsgi
             if make is not None:
                 work.tokens.append(CURRENT.set(make(resolve, environ)))
             if spans is not None:
@@ -137,8 +128,8 @@ class WSGIProfilingMiddleware:
                 failures.note()
             raise
         try:
-            if work is None or not _is_whole(body, environ):
-                return body if work is None else _ObservedBody(body, work)
+            if work is None or not is_whole(body, environ):
+                return body if work is None else ObservedBody(body, work)
             work.end()
         except Exception:
             failures.note()
@@ -147,9 +138,9 @@ class WSGIProfilingMiddleware:
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         answer = self._asked(environ)
         if not isinstance(answer, AdminResponse):
-            return _answer_capture(answer, environ, start_response)
+            return answer_capture(answer, environ, start_response)
         response = answer
-        start_response(_status_line(response.status), response.all_headers())
+        start_response(status_line(response.status), response.all_headers())
         if environ.get("REQUEST_METHOD") == "HEAD":
             return []  # not every server leaves it out
         return pieces(response.body)
@@ -160,88 +151,6 @@ class WSGIProfilingMiddleware:
         except Exception as unreadable:
             return not_readable(unreadable)
         return self._service.admin().answer(request)
-
-
-class _Work:
-    """What one request's samples are labelled with, and its part in a trace."""
-
-    __slots__ = ("_span", "_spans", "failures", "tokens")
-
-    def __init__(self, spans: RequestSpans | None, failures: Failures) -> None:
-        self.tokens: list[Token[Any]] = []
-        self._spans, self.failures = spans, failures
-        self._span: RequestSpan | None = None
-
-    def trace(
-        self, spans: RequestSpans, resolve: Resolve, environ: WSGIEnvironment, start_response: StartResponse
-    ) -> StartResponse:
-        """It begins now; returns what the application is to call instead of `start_response`."""
-        span = self._span = spans.begin(resolve, environ)
-        self.tokens.append(spans.enter(span))
-
-        def noting(status: str, headers: list[tuple[str, str]], *rest: Any) -> Callable[[bytes], object]:
-            try:
-                span.note_status(status)
-            except Exception:
-                self.failures.note()
-            return start_response(status, headers, *rest)
-
-        return noting
-
-    def first_byte(self) -> None:
-        """The body begins to be sent."""
-        if self._span is not None:
-            self._span.note_first_byte()
-
-    def end(self, *, failed: bool = False) -> None:
-        """It is over."""
-        span, spans = self._span, self._spans
-        if span is not None and spans is not None:
-            if failed:
-                span.status = span.status or 500  # what servers answer then
-            else:
-                span.note_first_byte()
-            spans.end(span)
-        for token in self.tokens:
-            end_work(token)
-
-
-class _ObservedBody:
-    """A body that is still being made while the server sends it; closing it ends the request's work."""
-
-    def __init__(self, body: Iterable[bytes], work: _Work) -> None:
-        self._body, self._work = body, work
-
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            self._work.first_byte()
-        except Exception:
-            self._work.failures.note()
-        return iter(self._body)
-
-    def close(self) -> None:
-        try:
-            close = getattr(self._body, "close", None)
-            if close is not None:
-                close()
-        finally:
-            try:
-                self._work.end()
-            except Exception:
-                self._work.failures.note()
-
-
-def _is_whole(body: Iterable[bytes], environ: WSGIEnvironment) -> bool:
-    """Whether nothing of it is still to be made, or the server has its own way with it."""
-    wrapper = environ.get("wsgi.file_wrapper")
-    return isinstance(body, list | tuple) or (isinstance(wrapper, type) and isinstance(body, wrapper))
-
-
-def _status_line(status: int) -> str:
-    try:
-        return f"{status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        return f"{status} Client Closed Request"
 
 
 def _request(environ: WSGIEnvironment) -> AdminRequest:
@@ -269,49 +178,3 @@ def _text(environ: WSGIEnvironment, name: str) -> str:
 
 def _port(text: object) -> int | None:
     return int(text) if isinstance(text, str) and text.isascii() and text.isdigit() else None
-
-
-def _answer_capture(pending: Awaited, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    try:
-        # When the client has left, nobody reads what is answered.
-        response = _wait(pending, environ) or AdminResponse(499, b"")
-        start_response(_status_line(response.status), response.all_headers())
-        return CaptureBody(response.body, pending, _client(environ))
-    except BaseException:
-        pending.close()
-        raise
-
-
-def _wait(pending: Awaited, environ: WSGIEnvironment) -> AdminResponse | None:
-    """Holds this worker's thread until the capture has ended; None when its client left before."""
-    client = _client(environ)
-    try:
-        while True:
-            try:
-                pending.result.exception(_LOOK_SECONDS)
-            except FutureTimeoutError:
-                if _has_left(client):
-                    return None
-            else:
-                return pending.response()
-    finally:
-        if not pending.result.done():
-            pending.cancel()
-
-
-def _client(environ: WSGIEnvironment) -> socket.socket | None:
-    """The connection, from servers that hand it out."""
-    client = next((environ[key] for key in _SOCKET_KEYS if key in environ), None)
-    return client if isinstance(client, socket.socket) else None
-
-
-def _has_left(client: socket.socket | None) -> bool:
-    """Whether the client closed its end. Only servers that hand out their socket can tell."""
-    if client is None or client.fileno() < 0:
-        return False
-    poll = select.poll()
-    poll.register(client, select.POLLIN)
-    try:
-        return bool(poll.poll(0)) and client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    except (OSError, ValueError):  # ValueError: a TLS socket takes no flags, so it cannot tell
-        return False

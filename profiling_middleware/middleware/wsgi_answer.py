@@ -1,18 +1,49 @@
-"""How a capture gets to a WSGI client that reads it slowly, or not at all: piece by piece, and for a bounded time."""
+"""How a WSGI client waits for a capture and gets it: it may leave, read slowly, or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import select
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from profiling_middleware import limits
-from profiling_middleware.middleware.messages import Awaited, pieces
+from profiling_middleware.middleware.messages import AdminResponse, Awaited, pieces
 from profiling_middleware.model import Body
 from profiling_middleware.threads import OwnThread
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+# How often a waiting request looks whether its client is still there.
+_LOOK_SECONDS = 0.25
+_SOCKET_KEYS = ("gunicorn.socket", "werkzeug.socket")
+
+
+def answer_capture(pending: Awaited, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Waits for the capture and sends it."""
+    try:
+        # When the client has left, nobody reads what is answered.
+        response = _wait(pending, environ) or AdminResponse(499, b"")
+        start_response(status_line(response.status), response.all_headers())
+        return CaptureBody(response.body, pending, _client(environ))
+    except BaseException:
+        pending.close()
+        raise
+
+
+def status_line(status: int) -> str:
+    """As WSGI wants it."""
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return f"{status} Client Closed Request"
 
 
 class CaptureBody:
@@ -60,3 +91,38 @@ class CaptureBody:
             if self._client is not None:
                 with contextlib.suppress(OSError):
                     self._client.shutdown(socket.SHUT_RDWR)
+
+
+def _wait(pending: Awaited, environ: WSGIEnvironment) -> AdminResponse | None:
+    """Holds this worker's thread until the capture has ended; None when its client left before."""
+    client = _client(environ)
+    try:
+        while True:
+            try:
+                pending.result.exception(_LOOK_SECONDS)
+            except FutureTimeoutError:
+                if _has_left(client):
+                    return None
+            else:
+                return pending.response()
+    finally:
+        if not pending.result.done():
+            pending.cancel()
+
+
+def _client(environ: WSGIEnvironment) -> socket.socket | None:
+    """The connection, from servers that hand it out."""
+    client = next((environ[key] for key in _SOCKET_KEYS if key in environ), None)
+    return client if isinstance(client, socket.socket) else None
+
+
+def _has_left(client: socket.socket | None) -> bool:
+    """Whether the client closed its end. Only servers that hand out their socket can tell."""
+    if client is None or client.fileno() < 0:
+        return False
+    poll = select.poll()
+    poll.register(client, select.POLLIN)
+    try:
+        return bool(poll.poll(0)) and client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except (OSError, ValueError):  # ValueError: a TLS socket takes no flags, so it cannot tell
+        return False

@@ -16,7 +16,8 @@ from profiling_middleware.keys import new_capture_id
 from profiling_middleware.model import CaptureInfo
 from profiling_middleware.pipeline import Pipeline, Request
 from profiling_middleware.process import THIS_PROCESS
-from profiling_middleware.recording import MAX_ON_DEMAND, Recording, TooManyCaptures
+from profiling_middleware.recorder import MAX_ON_DEMAND
+from profiling_middleware.recording import Recording, TooManyCaptures
 from profiling_middleware.workers.host_recording import HostRecording
 from profiling_middleware.workers.listener import Listener, Take, Visits
 from profiling_middleware.workers.meeting import Meeting, Worker
@@ -46,14 +47,17 @@ class Workers:
 
     def listen(self, *, enabled: bool) -> None:
         """From now on others can reach this process; `enabled` is whether it captures periodically."""
-        if THIS_PROCESS.aliases:
-            return  # they reach it by its door, and would find it twice
+        if THIS_PROCESS.aliases:  # they reach it by its door, and would find it twice
+            self._tell_by_door(enabled=enabled)
+            return
         self._wanted = True
         me = Worker(pid=os.getpid(), instance=self._instance, enabled=enabled, started_ns=time.time_ns())
         self._reactor.call_soon(partial(self._listen, me))
 
     def stop_listening(self) -> None:
         """Nobody reaches this process any more until it listens again; who has is answered still."""
+        if THIS_PROCESS.aliases:
+            self._tell_by_door(enabled=False)
         self._wanted = False
         self._reactor.call_soon(self._stop_listening)
 
@@ -150,6 +154,16 @@ class Workers:
     def abandon(self) -> None:
         """In a forked child: closes its copies of the parent's sockets; the files stay, they are the parent's."""
         self._reactor.abandon()
+
+    def _tell_by_door(self, *, enabled: bool) -> None:
+        since_ns = time.time_ns() if enabled else None
+        with suppress(OSError):  # it is only what others are shown
+            meeting = self._open_meeting()
+            try:
+                for instance in THIS_PROCESS.aliases:
+                    meeting.tell(Worker(pid=os.getpid(), instance=instance, enabled=enabled, started_ns=since_ns))
+            finally:
+                meeting.close()
 
     def _listen(self, me: Worker) -> None:
         if self._listener is not None or self._ends:

@@ -64,11 +64,15 @@ class Meeting:
             self._directory.rename(begun, name)
         except OSError:
             listening.close()
-            for left in (begun, f"{worker.instance}.json"):
+            for left in (begun, *_cards(worker.instance)):
                 with suppress(OSError):
                     self._directory.remove(left)
             raise
         return listening
+
+    def tell(self, worker: Worker) -> None:
+        """From now on this is what others find of a worker that listens."""
+        self._write_card(worker)
 
     def stay(self, instance: str) -> None:
         """Keeps its files from being taken for forgotten ones. Raises OSError when they are gone."""
@@ -77,7 +81,7 @@ class Meeting:
 
     def leave(self, instance: str) -> None:
         """Nobody finds this worker any more."""
-        for name in (f"{instance}.sock", f"{instance}.json"):
+        for name in (f"{instance}.sock", *_cards(instance)):
             with suppress(FileNotFoundError):
                 self._directory.remove(name)
 
@@ -137,11 +141,13 @@ class Meeting:
 
     def _write_card(self, worker: Worker) -> None:
         card = json.dumps({"enabled": worker.enabled, "started_ns": worker.started_ns}).encode()
-        descriptor = self._directory.create(f"{worker.instance}.json")
+        name, begun = _cards(worker.instance)
+        descriptor = self._directory.create(begun)
         try:
             os.write(descriptor, card)
         finally:
             os.close(descriptor)
+        self._directory.rename(begun, name)
 
     def _read_card(self, instance: str, pid: int) -> Worker:
         card: object = None
@@ -159,6 +165,11 @@ class Meeting:
             enabled=said.get("enabled") is True,
             started_ns=started_ns if isinstance(started_ns, int) else None,
         )
+
+
+def _cards(instance: str) -> tuple[str, str]:
+    """What a worker says of itself, and that while it is being written."""
+    return f"{instance}.json", f"{instance}.json.new"
 
 
 def new_socket() -> socket.socket:

@@ -20,9 +20,9 @@ _MIDDLEWARE = (
     "middleware.wsgi:WSGIProfilingMiddleware.__call__",
     "middleware.wsgi:WSGIProfilingMiddleware._is_for_us",  # a part of __call__
     "middleware.wsgi:WSGIProfilingMiddleware._serve",  # likewise
-    "middleware.wsgi:_Work.trace.<locals>.noting",  # the application's start_response
-    "middleware.wsgi:_ObservedBody.__iter__",
-    "middleware.wsgi:_ObservedBody.close",
+    "middleware.wsgi_work:Work.trace.<locals>.noting",  # the application's start_response
+    "middleware.wsgi_work:ObservedBody.__iter__",
+    "middleware.wsgi_work:ObservedBody.close",
     "tracing.requests:RequestSpan.send",
 )
 # What stands in the place of methods of asyncio, anyio and concurrent.futures while somebody listens.

@@ -45,8 +45,8 @@ def main() -> None:
 
 def take_window(profiler: Profiler, kinds: tuple[str, ...]) -> None:
     """A periodic window, as the schedule opens one."""
-    recorder = profiler._recorder
-    timeline = profiler._timer.timeline
+    recorder = profiler._parts.recorder
+    timeline = profiler._parts.timer.timeline
     begun = threading.Event()
     recordings = []
 

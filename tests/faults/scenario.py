@@ -157,19 +157,18 @@ class Scenario:
         deadline = time.monotonic() + _START_SECONDS
         while self._settings is not None and time.monotonic() < deadline:
             resident = THIS_PROCESS.resident
-            if isinstance(resident, Profiler) and resident.started and resident._schedule is not None:
+            if isinstance(resident, Profiler) and resident.started and resident.status.next_window is not None:
                 self._record(resident)
                 return
             time.sleep(0.002)
 
     def _record(self, profiler: Profiler) -> None:
-        recorder, recordings, windows = profiler._recorder, list[Any](), list[Any]()
-        now = profiler._timer.timeline.now
+        recorder, recordings, windows = profiler._parts.recorder, list[Any](), list[Any]()
+        kinds = profiler._parts.kinds
+        now = profiler._parts.timer.timeline.now
         attempts: list[Callable[[], object]] = [
-            lambda: recorder.call_soon(
-                lambda: windows.extend(recorder.window(profiler._kinds, now() + _WINDOW_SECONDS))
-            ),
-            *(lambda kind=kind: recordings.append(profiler.record(kind, _CAPTURE_SECONDS)) for kind in profiler._kinds),
+            lambda: recorder.call_soon(lambda: windows.extend(recorder.window(kinds, now() + _WINDOW_SECONDS))),
+            *(lambda kind=kind: recordings.append(profiler.record(kind, _CAPTURE_SECONDS)) for kind in kinds),
             lambda: recordings.append(profiler.record("block", None)),
             lambda: recordings.append(profiler.record("cpu", 60, upload=False)),
             lambda: recordings[-1].cancel(),

@@ -383,7 +383,7 @@ def test_a_fork_takes_no_longer_than_its_bound_when_the_profiler_is_busy(run: Ru
         """
 with Profiler(on) as profiler:
     hang = threading.Event()
-    profiler._timer.call_soon(lambda: hang.wait(20))
+    profiler._parts.timer.call_soon(lambda: hang.wait(20))
     since = time.monotonic()
     child(lambda: None)
     print(time.monotonic() - since < 2)
@@ -567,7 +567,7 @@ import dataclasses, signal
 profiler = Profiler(dataclasses.replace(on, types=("trace",)))
 profiler.start()
 wait_until_the_window_is_open()
-lane, held, go_on = profiler._trace_lane, threading.Event(), threading.Event()
+lane, held, go_on = profiler._parts.trace_lane, threading.Event(), threading.Event()
 def hold():
     with lane._changed:
         held.set()

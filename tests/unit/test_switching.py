@@ -204,7 +204,7 @@ def test_what_is_switched_off_before_the_start_never_begins(off: Settings) -> No
 def test_without_a_named_store_it_is_the_default_one_while_profiling_is_on(
     logger: logging.Logger, store: Any, monkeypatch: pytest.MonkeyPatch, deadline: float
 ) -> None:
-    monkeypatch.setattr("profiling_middleware.profiler.make_store", lambda settings: store)
+    monkeypatch.setattr("profiling_middleware.parts.make_store", lambda settings: store)
     profiler = Profiler(Settings(types=("cpu",), service_name="watcher"))
     assert (profiler.uploads, profiler.status.store) == (False, "")
 
@@ -234,7 +234,7 @@ def test_the_default_store_is_what_the_settings_say(logger: logging.Logger) -> N
         raise UnwillingError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("profiling_middleware.profiler.make_store", make)
+        patch.setattr("profiling_middleware.parts.make_store", make)
         profiler = Profiler(settings)
         with pytest.raises(UnwillingError):
             profiler.enable()

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from profiling_middleware.profiler import Profiler
-from profiling_middleware.recording import Recorder
+from profiling_middleware.recorder import Recorder
 
 
 class FuzzFailure(AssertionError):  # noqa: N818 - it says what is the case

@@ -20,7 +20,8 @@ from profiling_middleware.middleware.admin import Admin, Pending
 from profiling_middleware.middleware.messages import AdminRequest, AdminResponse, Awaited
 from profiling_middleware.middleware.service import ProfilerService
 from profiling_middleware.profiler import Profiler
-from profiling_middleware.recording import MAX_ON_DEMAND, CaptureCancelled
+from profiling_middleware.recorder import MAX_ON_DEMAND
+from profiling_middleware.recording import CaptureCancelled
 
 MakeRequest = Callable[..., AdminRequest]
 
@@ -446,7 +447,7 @@ def test_the_ninth_that_does_not_wait_is_429_and_counted(
 def test_the_store_gets_so_many_an_hour_and_then_upload_0_is_wanted(
     admin: Admin, profiler: Profiler, make_request: MakeRequest, clock: Any
 ) -> None:
-    profiler.limits = Limits(clock)
+    profiler._parts.limits = Limits(clock)
     for _ in range(UPLOADS_AN_HOUR):
         profiler.limits.admit(waits=False, uploads=True)
     clock.now += 600.5
@@ -467,9 +468,9 @@ def test_the_store_gets_so_many_an_hour_and_then_upload_0_is_wanted(
 def test_requests_count_for_the_hour_and_windows_and_what_is_not_stored_do_not(
     admin: Admin, profiler: Profiler, make_request: MakeRequest, clock: Any, deadline: float
 ) -> None:
-    limits = profiler.limits = Limits(clock)
+    limits = profiler._parts.limits = Limits(clock)
     profiler.capture("cpu", 0.02)
-    profiler._periodic._open_window(0.0)
+    profiler._parts.periodic._open_window(0.0)
     response(admin.answer(make_request(query="seconds=0.02&upload=0")))
     left = pending(admin.answer(make_request(query="seconds=60")))
     left.cancel()
@@ -508,7 +509,7 @@ def test_what_is_too_big_for_a_client_is_413_and_says_where_it_lies(
 def test_a_capture_that_finds_the_queue_full_is_503_and_counted(
     admin: Admin, profiler: Profiler, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch, deadline: float
 ) -> None:
-    monkeypatch.setattr(profiler._pipeline._lane, "submit", lambda job: False)
+    monkeypatch.setattr(profiler._parts.pipeline._lane, "submit", lambda job: False)
 
     refused = pending(admin.answer(make_request(query="seconds=0.02")))
     wait_until_settled(refused, deadline)
@@ -621,7 +622,7 @@ def test_stopped_a_worker_is_found_no_more(settings: Settings, tmp_path: Path, d
     listening = threading.Event()
     profiler = Profiler(replace(settings, enabled=True, types=("cpu",), spool_dir=tmp_path / "spool"))
     with profiler:
-        profiler._workers._reactor.call_soon(listening.set)  # after what start() has asked of it
+        profiler._parts.workers._reactor.call_soon(listening.set)  # after what start() has asked of it
         assert listening.wait(deadline)
         found = sorted(path.suffix for path in tmp_path.glob("spool/*.workers/*"))
 

@@ -220,11 +220,11 @@ def other(settings: Settings) -> Iterator[Profiler]:
 def of_another(other: Profiler) -> str:
     """A capture that another worker takes of the one in this process."""
     THIS_PROCESS.aliases.clear()
-    (worker,) = other._workers.others()
+    (worker,) = other._parts.workers.others()
     resident = THIS_PROCESS.resident
     THIS_PROCESS.resident = None  # both would live in one process
     assert resident is other or resident is None
-    recording = other._workers.ask(_question(), _request(), None, worker.pid)
+    recording = other._parts.workers.ask(_question(), _request(), None, worker.pid)
     recording.result.result(DEADLINE)
     return recording.summary
 
@@ -251,7 +251,30 @@ def test_under_asgi_it_is_reached_by_the_event_loop_and_without_a_thread(setting
 
     assert asyncio.run(live(ProfilingMiddleware(application, settings=settings), during)) == "1 of 1"
     assert [name for name in names if name.startswith("profiling-")] == []
-    assert other._workers.others() == []
+    assert other._parts.workers.others() == []
+
+
+@pytest.mark.usefixtures("service_has_ended")
+def test_others_see_whether_it_has_been_switched_on(tmp_path: Path) -> None:
+    settings = Settings(environment="dev", service_name="watcher", spool_dir=tmp_path, store=(tmp_path / "s").as_uri())
+    seen: list[tuple[bool, bool]] = []
+
+    def look(meeting: Meeting) -> None:
+        seen.extend((worker.enabled, worker.started_ns is not None) for worker in meeting.workers(()))
+
+    def during() -> None:
+        meeting = Meeting(settings)
+        look(meeting)
+        profiler = Profiler.shared(settings)
+        profiler.enable()
+        look(meeting)
+        profiler.disable()
+        look(meeting)
+        meeting.close()
+
+    asyncio.run(live(ProfilingMiddleware(application, settings=settings), during))
+    assert seen == [(False, False), (True, True), (False, False)]
+    assert sorted(path.name for path in tmp_path.rglob("*.json*")) == []
 
 
 @pytest.mark.usefixtures("service_has_ended")

@@ -19,7 +19,8 @@ from profiling_middleware.keys import own_key
 from profiling_middleware.model import Profile
 from profiling_middleware.pipeline import QueueFull
 from profiling_middleware.process import THIS_PROCESS
-from profiling_middleware.recording import MAX_ON_DEMAND, CaptureCancelled, TooManyCaptures
+from profiling_middleware.recorder import MAX_ON_DEMAND
+from profiling_middleware.recording import CaptureCancelled, TooManyCaptures
 from profiling_middleware.workers import call, listener
 from profiling_middleware.workers.here import NoSuchWorker
 from profiling_middleware.workers.host_recording import HostRecording, NoAnswer

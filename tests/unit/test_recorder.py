@@ -14,13 +14,8 @@ import pytest
 
 from profiling_middleware.model import Frame, Reason, Sample, Stack, Thread
 from profiling_middleware.pipeline import Pipeline, Request
-from profiling_middleware.recording import (
-    MAX_ON_DEMAND,
-    CaptureCancelled,
-    Recorder,
-    Recording,
-    TooManyCaptures,
-)
+from profiling_middleware.recorder import MAX_ON_DEMAND, Recorder
+from profiling_middleware.recording import CaptureCancelled, Recording, TooManyCaptures
 from profiling_middleware.sampling.engine import EngineReport, Listener
 from profiling_middleware.timer import TimerThread
 from sample_app.pprof_reader import Profile, read_pprof

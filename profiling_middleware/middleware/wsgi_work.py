@@ -1,0 +1,90 @@
+"""One request to the application: the labels of its samples, and its part in a trace, until its body is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import Token
+from typing import TYPE_CHECKING, Any
+
+from profiling_middleware.failures import Failures
+from profiling_middleware.labels import Resolve, end_work
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+    from profiling_middleware.tracing.requests import RequestSpan, RequestSpans
+
+
+class Work:
+    """What one request's samples are labelled with, and its part in a trace."""
+
+    __slots__ = ("_span", "_spans", "failures", "tokens")
+
+    def __init__(self, spans: RequestSpans | None, failures: Failures) -> None:
+        self.tokens: list[Token[Any]] = []
+        self._spans, self.failures = spans, failures
+        self._span: RequestSpan | None = None
+
+    def trace(
+        self, spans: RequestSpans, resolve: Resolve, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> StartResponse:
+        """It begins now; returns what the application is to call instead of `start_response`."""
+        span = self._span = spans.begin(resolve, environ)
+        self.tokens.append(spans.enter(span))
+
+        def noting(status: str, headers: list[tuple[str, str]], *rest: Any) -> Callable[[bytes], object]:
+            try:
+                span.note_status(status)
+            except Exception:
+                self.failures.note()
+            return start_response(status, headers, *rest)
+
+        return noting
+
+    def first_byte(self) -> None:
+        """The body begins to be sent."""
+        if self._span is not None:
+            self._span.note_first_byte()
+
+    def end(self, *, failed: bool = False) -> None:
+        """It is over."""
+        span, spans = self._span, self._spans
+        if span is not None and spans is not None:
+            if failed:
+                span.status = span.status or 500  # what servers answer then
+            else:
+                span.note_first_byte()
+            spans.end(span)
+        for token in self.tokens:
+            end_work(token)
+
+
+class ObservedBody:
+    """A body that is still being made while the server sends it; closing it ends the request's work."""
+
+    def __init__(self, body: Iterable[bytes], work: Work) -> None:
+        self._body, self._work = body, work
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            self._work.first_byte()
+        except Exception:
+            self._work.failures.note()
+        return iter(self._body)
+
+    def close(self) -> None:
+        try:
+            close = getattr(self._body, "close", None)
+            if close is not None:
+                close()
+        finally:
+            try:
+                self._work.end()
+            except Exception:
+                self._work.failures.note()
+
+
+def is_whole(body: Iterable[bytes], environ: WSGIEnvironment) -> bool:
+    """Whether nothing of it is still to be made, or the server has its own way with it."""
+    wrapper = environ.get("wsgi.file_wrapper")
+    return isinstance(body, list | tuple) or (isinstance(wrapper, type) and isinstance(body, wrapper))
