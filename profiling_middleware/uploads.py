@@ -176,10 +176,10 @@ class Uploads:
         return artifact.own_key
 
     def _stored(self, artifact: Artifact, key: str, seconds: float) -> None:
-        self._backlog.done(artifact)
         self._failed_rounds = 0
         stored = StoredCapture(key=key, kind=artifact.info.kind, size=len(artifact.body), stored_ns=time.time_ns())
         self.counts.note_stored(stored)
+        self._backlog.done(artifact)  # counted before: whoever sees that nothing waits finds it among what is stored
         self._logger.info(
             "profiling: stored kind=%s key=%s bytes=%d seconds=%.3f in %s",
             artifact.info.kind,
