@@ -16,10 +16,12 @@ MAX_STACKS = 20_000
 _OTHER_STACKS = (Frame("<other stacks>", "", 0, 0),)
 _NOT_SEEN_WAITING = Stack((Frame("<not seen waiting>", "", 0, 0),))
 _MOST_CARRIED = 1_000
+_MOST_KNOWN = 10_000
 # `threading` numbers the threads that nobody has named: a service that starts one a request has new names for ever.
 _UNNAMED = re.compile(r"^Thread-\d+")
 
 _Key = tuple[tuple[Frame, ...], tuple[Label, ...]]
+_Wait = tuple[Thread, Stack, Stack | None, Reason, tuple[Label, ...]]
 Sums = Mapping[_Key, tuple[float, float]]
 """By frames and labels: contentions, and their delay in nanoseconds."""
 
@@ -45,15 +47,22 @@ class ContentionSums:
         self.overflowed = 0
 
     def add(self, stack: Stack, labels: tuple[Label, ...], count: float, delay_ns: float) -> None:
-        key = stack.frames, labels
-        entry = self._sums.get(key)
-        if entry is None:
-            if len(self._sums) >= self._limit:
-                self.overflowed += 1
-                key = _OTHER_STACKS, ()
-            entry = self._sums.setdefault(key, [0.0, 0.0])
+        entry = self.entry(stack, labels) or self.other()
         entry[0] += count
         entry[1] += delay_ns
+
+    def entry(self, stack: Stack, labels: tuple[Label, ...]) -> list[float] | None:
+        """To which contentions and their delay are to be added; None when there is no room for these."""
+        key = stack.frames, labels
+        entry = self._sums.get(key)
+        if entry is None and len(self._sums) < self._limit:
+            entry = self._sums[key] = [0.0, 0.0]
+        return entry
+
+    def other(self) -> list[float]:
+        """Likewise, for one that found no room, which is counted."""
+        self.overflowed += 1
+        return self._sums.setdefault((_OTHER_STACKS, ()), [0.0, 0.0])
 
     def copy(self) -> Sums:
         return {key: (count, delay) for key, (count, delay) in self._sums.items()}
@@ -75,6 +84,8 @@ class Collector:
         self._mutex = ContentionSums()
         self._began_ns, self._began = time.time_ns(), time.monotonic_ns()
         self._names = WaitNames()
+        self._entries: dict[_Wait, list[float]] = {}
+        """Of waits that are likely to come again, so that their frames and labels need not be compared."""
         self._carried: dict[Thread, int] = {}
         """Waits between two pieces of work, of threads not seen waiting since; less than nothing: told already."""
 
@@ -98,9 +109,9 @@ class Collector:
             if elsewhere or waited + carried <= 0:
                 self._carry(sample.thread, waited + carried)
                 continue
-            waited += carried
-            labels = Label("wait", self._names.kind(sample.reason, sample.stack)), *_thread_label(sample.thread)
-            self._block.add(sample.stack, labels + sample.labels, 1, waited)
+            entry = self._entry((sample.thread, sample.stack, None, sample.reason, sample.labels))
+            entry[0] += 1
+            entry[1] += waited + carried
 
     def _carry(self, thread: Thread, waited: int) -> None:
         self._carried[thread] = waited
@@ -116,13 +127,25 @@ class Collector:
         for thread, stack, waiter, count, delay_ns, labels, reason, _, _ in contentions:
             if _is_own(thread):
                 continue
-            where = waiter if waiter is not None else stack
-            kind = Label("wait", self._names.kind(reason, where))
-            if waiter is None:
-                self._block.add(stack, (kind, *_thread_label(thread), *labels), count, delay_ns)
-            else:
-                by = Label("waiter", self._names.waiting(waiter))
-                self._mutex.add(stack, (kind, by, *_thread_label(thread), *labels), count, delay_ns)
+            entry = self._entry((thread, stack, waiter, reason, labels))
+            entry[0] += count
+            entry[1] += delay_ns
+
+    def _entry(self, wait: _Wait) -> list[float]:
+        """What is to be added to: in the block profile, or with a waiter in the mutex profile."""
+        entry = self._entries.get(wait)
+        if entry is None:
+            thread, stack, waiter, reason, labels = wait
+            kind = Label("wait", self._names.kind(reason, waiter or stack))
+            by = (Label("waiter", self._names.waiting(waiter)),) if waiter is not None else ()
+            sums = self._block if waiter is None else self._mutex
+            entry = sums.entry(stack, (kind, *by, *_thread_label(thread), *labels))
+            if entry is None:
+                return sums.other()
+            if len(self._entries) >= _MOST_KNOWN:
+                self._entries.clear()
+            self._entries[wait] = entry
+        return entry
 
     def receive_lock_waits(self, waits: Sequence[Contention]) -> None:
         """It asks for none: they are in the sums."""

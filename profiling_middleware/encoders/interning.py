@@ -52,7 +52,7 @@ class Texts:
         entry = self._entries.get(text)
         if entry is None:
             number = len(self._entries) + 1
-            content = integer(_IID, number) + message(_TEXT, text.encode("utf-8", "backslashreplace"))
+            content = integer(_IID, number) + message(_TEXT, _text(text))
             entry = self._entries[text] = number, message(self._field, content)
         self._used[text] = entry[1]
         return entry[0]
@@ -68,6 +68,19 @@ class Texts:
         self._entries.clear()
 
 
+class _Entry:
+    """What a chunk has of something that it uses, after what that refers to."""
+
+    __slots__ = ("chunk", "content", "number", "parts", "symbol")
+
+    def __init__(self, number: int, content: bytes, parts: tuple[_Entry, ...] = (), symbol: bytes = b"") -> None:
+        self.number, self.content, self.parts = number, content, parts
+        self.symbol = symbol
+        """Of a frame: its line, for ModuleSymbols."""
+        self.chunk = 0
+        """The last one that has it."""
+
+
 class Stacks:
     """Callstacks, and what they consist of.
 
@@ -76,83 +89,92 @@ class Stacks:
     """
 
     def __init__(self) -> None:
-        self._functions = Texts(_FUNCTION_NAMES)
-        self._paths = Texts(_MAPPING_PATHS)
-        self._build_ids = Texts(_BUILD_IDS)
-        self._mappings: dict[str, tuple[int, bytes]] = {}
-        self._frames: dict[Frame, tuple[int, bytes, bytes]] = {}
-        self._stacks: dict[Stack, tuple[int, bytes]] = {}
-        self._used_mappings: dict[str, bytes] = {}
-        self._used_frames: dict[Frame, bytes] = {}
-        self._used_stacks: dict[Stack, bytes] = {}
-        self._symbols: dict[str, list[bytes]] = {}
+        self._functions: dict[str, _Entry] = {}
+        self._paths: dict[str, _Entry] = {}
+        self._build_ids: dict[str, _Entry] = {}
+        self._mappings: dict[str, _Entry] = {}
+        self._frames: dict[Frame, _Entry] = {}
+        self._stacks: dict[Stack, _Entry] = {}
+        self._chunk = 1
+        self._used: list[bytes] = []
+        self._used_symbols: dict[_Entry, list[bytes]] = {}
+        """By mapping."""
+        self._modules: dict[_Entry, bytes] = {}
+        """What ModuleSymbols say of a mapping."""
 
     def __len__(self) -> int:
         return max(len(self._stacks), len(self._frames))
 
     def iid(self, stack: Stack) -> int:
         """Its number, from now on part of this chunk with all that it consists of."""
-        known = self._stacks.get(stack)
-        if known is not None and stack in self._used_stacks:
-            return known[0]
-        numbers = b"".join(integer(_FRAME_IDS, self._frame(frame)) for frame in reversed(stack.frames))
-        if known is None:
+        entry = self._stacks.get(stack)
+        if entry is None:
+            frames = tuple(self._frame(frame) for frame in reversed(stack.frames))
             number = len(self._stacks) + 1
-            known = self._stacks[stack] = number, message(_CALLSTACKS, integer(_IID, number) + numbers)
-        self._used_stacks[stack] = known[1]
-        return known[0]
+            content = integer(_IID, number) + b"".join(integer(_FRAME_IDS, frame.number) for frame in frames)
+            entry = self._stacks[stack] = _Entry(number, message(_CALLSTACKS, content), frames)
+        if entry.chunk != self._chunk:
+            self._use(entry)
+        return entry.number
 
     def take(self) -> tuple[bytes, list[bytes]]:
         """The entries of this chunk, and the content of its ModuleSymbols, one for each file; the next one begins."""
-        entries = [self._functions.take(), self._paths.take(), self._build_ids.take()]
-        for used in (self._used_mappings, self._used_frames, self._used_stacks):
-            entries += used.values()
-            used.clear()
-        symbols = [
-            message(_MODULE_PATH, _text(_as_read(path))) + message(_MODULE_BUILD_ID, _build_id(path)) + b"".join(lines)
-            for path, lines in self._symbols.items()
-        ]
-        self._symbols.clear()
-        return b"".join(entries), symbols
+        entries = b"".join(self._used)
+        symbols = [self._modules[mapping] + b"".join(lines) for mapping, lines in self._used_symbols.items()]
+        self._used.clear()
+        self._used_symbols.clear()
+        self._chunk += 1
+        return entries, symbols
 
     def clear(self) -> None:
         """Numbers begin anew. Between two chunks."""
-        for texts in (self._functions, self._paths, self._build_ids):
-            texts.clear()
-        self._mappings.clear()
-        self._frames.clear()
-        self._stacks.clear()
+        for table in (self._functions, self._paths, self._build_ids, self._mappings, self._frames, self._stacks):
+            table.clear()
+        self._modules.clear()
 
-    def _frame(self, frame: Frame) -> int:
-        known = self._frames.get(frame)
-        if known is not None and frame in self._used_frames:
-            return known[0]
-        path = frame.file or "<no file>"
-        function, mapping = self._functions.iid(frame.function), self._mapping(path)
-        if known is None:
-            number = len(self._frames) + 1
-            content = integer(_IID, number) + integer(_FUNCTION_NAME_ID, function)
-            address = _address(frame)
-            content += integer(_MAPPING_ID, mapping) + integer(_REL_PC, address)
+    def _use(self, entry: _Entry) -> None:
+        chunk = entry.chunk = self._chunk
+        for part in entry.parts:
+            if part.chunk != chunk:
+                self._use(part)
+        self._used.append(entry.content)
+        if entry.symbol:
+            self._used_symbols.setdefault(entry.parts[-1], []).append(entry.symbol)
+
+    def _frame(self, frame: Frame) -> _Entry:
+        entry = self._frames.get(frame)
+        if entry is None:
+            path = frame.file or "<no file>"
+            function, mapping = _text_entry(self._functions, _FUNCTION_NAMES, frame.function), self._mapping(path)
+            number, address = len(self._frames) + 1, _address(frame)
+            content = integer(_IID, number) + integer(_FUNCTION_NAME_ID, function.number)
+            content += integer(_MAPPING_ID, mapping.number) + integer(_REL_PC, address)
             line = message(_LINE_FUNCTION, _text(frame.function)) + message(_LINE_FILE, _text(path))
             line = message(_LINES, line + integer(_LINE_NUMBER, frame.line))
-            known = number, message(_FRAMES, content), message(_ADDRESS_SYMBOLS, integer(_ADDRESS, address) + line)
-            self._frames[frame] = known
-        self._used_frames[frame] = known[1]
-        if frame.line:
-            self._symbols.setdefault(path, []).append(known[2])
-        return known[0]
+            symbol = message(_ADDRESS_SYMBOLS, integer(_ADDRESS, address) + line) if frame.line else b""
+            entry = self._frames[frame] = _Entry(number, message(_FRAMES, content), (function, mapping), symbol)
+        return entry
 
-    def _mapping(self, path: str) -> int:
-        known = self._mappings.get(path)
-        build_id, path_id = self._build_ids.iid(_build_id(path).decode()), self._paths.iid(path)
-        if known is None:
+    def _mapping(self, path: str) -> _Entry:
+        entry = self._mappings.get(path)
+        if entry is None:
+            build_id = _build_id(path)
+            parts = _text_entry(self._build_ids, _BUILD_IDS, build_id), _text_entry(self._paths, _MAPPING_PATHS, path)
             number = len(self._mappings) + 1
-            content = integer(_IID, number) + integer(_BUILD_ID, build_id)
-            content += integer(_END, _WHOLE_FILE) + integer(_PATH, path_id)
-            known = self._mappings[path] = number, message(_MAPPINGS, content)
-        self._used_mappings[path] = known[1]
-        return known[0]
+            content = integer(_IID, number) + integer(_BUILD_ID, parts[0].number)
+            content += integer(_END, _WHOLE_FILE) + integer(_PATH, parts[1].number)
+            entry = self._mappings[path] = _Entry(number, message(_MAPPINGS, content), parts)
+            module = message(_MODULE_PATH, _text(_as_read(path))) + message(_MODULE_BUILD_ID, build_id.encode())
+            self._modules[entry] = module
+        return entry
+
+
+def _text_entry(known: dict[str, _Entry], field: int, text: str) -> _Entry:
+    entry = known.get(text)
+    if entry is None:
+        content = integer(_IID, len(known) + 1) + message(_TEXT, _text(text))
+        entry = known[text] = _Entry(len(known) + 1, message(field, content))
+    return entry
 
 
 def _text(text: str) -> bytes:
@@ -170,6 +192,6 @@ def _address(frame: Frame) -> int:
     return function << _LINE_BITS | min(frame.line, (1 << _LINE_BITS) - 1)
 
 
-def _build_id(path: str) -> bytes:
+def _build_id(path: str) -> str:
     # Of the path: in every process the same, so that the traces of two can be put one behind the other.
-    return hashlib.sha256(_text(path)).hexdigest()[:20].encode()
+    return hashlib.sha256(_text(path)).hexdigest()[:20]

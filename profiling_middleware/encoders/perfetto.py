@@ -14,7 +14,7 @@ from __future__ import annotations
 import secrets
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from profiling_middleware.encoders.interning import (
@@ -60,7 +60,9 @@ _packet, _event, _annotation = tagged(_PACKET), tagged(_TRACK_EVENT), tagged(_AN
 _TIMESTAMP_TAG, _INT_TAG = varint(_TIMESTAMP << 3), varint(_INT << 3)
 _BEGIN_EVENT, _END_EVENT = integer(_TYPE, _BEGIN), integer(_TYPE, _END)
 _FLOW_TAG, _LAST_FLOW_TAG = varint(_FLOW << 3 | _FIXED64), varint(_LAST_FLOW << 3 | _FIXED64)
-_FIXED64_BYTES = struct.Struct("<Q").pack
+_FIXED64_FIELD = struct.Struct("<2sQ").pack
+# So many pieces of some microseconds each, and whoever wants to may pause.
+_PIECES = 8
 _IN_NANOSECONDS = integer(_TIMESTAMP_CLOCK, _MONOTONIC)
 # Two clocks are not read at the same time. A machine that was asleep is another matter.
 _CLOCK_JITTER_NS = 1_000_000
@@ -120,6 +122,21 @@ _NEVER = 1 << 62
 _Timed = tuple[int, int, tuple[int, ...], bytes]
 
 
+_Happening = tuple[Track, str, str, tuple[tuple[str, Value], ...]]
+"""A slice's track, name, category and arguments: all that is the same the next time."""
+
+
+class _Begin:
+    """What a TrackEvent begins with, encoded already, and the texts that it refers to."""
+
+    __slots__ = ("content", "sequence_number", "texts")
+
+    def __init__(self, content: bytes, texts: tuple[tuple[Texts, str], ...], sequence_number: int) -> None:
+        self.content, self.texts = content, texts
+        self.sequence_number = sequence_number
+        """Of the last chunk that has these texts."""
+
+
 class PerfettoEncoder:
     """One process's packets. Whoever writes several chunks uses the same one for all."""
 
@@ -135,9 +152,10 @@ class PerfettoEncoder:
         # Other processes have other numbers, so that two traces can be put one behind the other.
         self._sequence_number = secrets.randbits(27) + 1
         self._sequence = b""
-        self._descriptions: dict[tuple[str, str, tuple[tuple[str, Value], ...]], bytes] = {}
-        self._track_fields: dict[Track, bytes] = {}
-        """Encoded already, with numbers that are part of this chunk."""
+        # Most of what happens has happened before.
+        self._begins: dict[_Happening, _Begin] = {}
+        self._ends: dict[Track, bytes] = {}
+        self._measures: dict[str, bytes] = {}
         self._last_base = 0
         self._boot_offset_ns = _clocks_now()[1]
         self._flow_base = secrets.randbits(31) << 32
@@ -146,36 +164,45 @@ class PerfettoEncoder:
         """How a thread is called in chunks from now on."""
         self._tracks.name_thread(tid, name)
 
-    def chunk(self, items: Sequence[TraceItem]) -> Iterator[bytes]:
-        """The chunk of these items, in pieces; one may pause between two, but has to take all of them."""
-        timed: list[_Timed] = []
-        for item in items:
-            self._time(item, timed)
-            yield b""
-        timed.sort()
-        base = self._base(timed)
+    def chunk(self, items: Iterable[TraceItem], give_way: Callable[[], None]) -> bytes:
+        """The chunk of these items; calls `give_way` every some microseconds, which may pause."""
         # On a sequence of its own: two windows that follow each other share a chunk, and when they are put one behind
         # the other a reader refuses what comes later on a sequence whose clock goes back.
         self._sequence_number += 1
         self._sequence = integer(_SEQUENCE_ID, self._sequence_number)
-        yield self._head(base)
-        descriptors = b"".join(self._packet(message(_TRACK_DESCRIPTOR, one)) for one in self._tracks.take())
-        stacks, symbols = self._stacks.take()
-        self._descriptions.clear()
-        self._track_fields.clear()
-        texts = b"".join(texts.take() for texts in (self._categories, self._names, self._keys, self._values))
-        yield descriptors + self._packet(message(_INTERNED_DATA, texts + stacks))
-        at = base
-        for when, _, _, body in timed:
-            if when < base:
-                yield self._packet(integer(_TIMESTAMP, when * _MICROSECOND) + _IN_NANOSECONDS + body)
+        timed: list[_Timed] = []
+        for number, item in enumerate(items):
+            if isinstance(item, Slice):
+                self._time_slice(item, timed)
             else:
-                yield self._packet(_later(when - at) + body)
-                at = when
+                timed.append((item.time_ns // _MICROSECOND, _HAPPENS, (), self._moment(item)))
+            if not number % _PIECES:
+                give_way()
+        timed.sort()
+        base = self._base(timed)
+        parts = [self._head(base)]
+        parts += [self._packet(message(_TRACK_DESCRIPTOR, one)) for one in self._tracks.take()]
+        stacks, symbols = self._stacks.take()
+        texts = b"".join(texts.take() for texts in (self._categories, self._names, self._keys, self._values))
+        parts.append(self._packet(message(_INTERNED_DATA, texts + stacks)))
+        self._append_packets(timed, base, parts, give_way)
         # After the stacks that they are of.
-        for one in symbols:
-            yield self._packet(_later(0) + message(_MODULE_SYMBOLS, one))
+        parts += [self._packet(_later(0) + message(_MODULE_SYMBOLS, one)) for one in symbols]
         self._make_room()
+        return b"".join(parts)
+
+    def _append_packets(
+        self, timed: Sequence[_Timed], base: int, parts: list[bytes], give_way: Callable[[], None]
+    ) -> None:
+        at, sequence = base, self._sequence
+        for number, (when, _, _, body) in enumerate(timed):
+            if when < base:
+                stamp = integer(_TIMESTAMP, when * _MICROSECOND) + _IN_NANOSECONDS
+            else:
+                stamp, at = _later(when - at), when
+            parts.append(_packet(stamp + body + sequence))
+            if not number % _PIECES:
+                give_way()
 
     def _base(self, timed: Sequence[_Timed]) -> int:
         """The moment, in microseconds, from which a chunk counts: that of its first packet.
@@ -187,10 +214,12 @@ class PerfettoEncoder:
         return self._last_base
 
     def _make_room(self) -> None:
-        tables: tuple[Texts | Stacks, ...] = (self._names, self._values, self._stacks)
-        for table in tables:
-            if len(table) > MOST_ENTRIES:
+        tables: tuple[Texts | Stacks | dict[_Happening, _Begin], ...]
+        tables = self._names, self._values, self._stacks, self._begins
+        if any(len(table) > MOST_ENTRIES for table in tables):
+            for table in tables:
                 table.clear()
+            self._ends.clear()
 
     # -- packets -------------------------------------------------------------------------------------------------
 
@@ -212,52 +241,78 @@ class PerfettoEncoder:
             message(_CLOCK_SNAPSHOT, clocks)
         )
 
-    def _time(self, item: TraceItem, timed: list[_Timed]) -> None:
-        if isinstance(item, Slice):
-            self._time_slice(item, timed)
-        elif isinstance(item, StackSample):
+    def _moment(self, item: Instant | Count | StackSample) -> bytes:
+        if isinstance(item, StackSample):
             sample = integer(_SAMPLE_PID, self._pid) + integer(_SAMPLE_TID, item.tid)
             sample += integer(_CALLSTACK, self._stacks.iid(item.stack)) + integer(_CPU_MODE, _USER)
             self._tracks.uuid(("thread", item.tid))
-            timed.append((item.time_ns // _MICROSECOND, _HAPPENS, (), message(_PERF_SAMPLE, sample)))
-        elif isinstance(item, Count):
+            return message(_PERF_SAMPLE, sample)
+        if isinstance(item, Count):
             event = integer(_TYPE, _COUNTS) + self._track(item.track)
             if item.value == int(item.value):
                 event += varint(_COUNTER << 3) + varint(int(item.value))
             else:
                 event += varint(_DOUBLE_COUNTER << 3 | _FIXED64) + struct.pack("<d", item.value)
-            timed.append((item.time_ns // _MICROSECOND, _HAPPENS, (), message(_TRACK_EVENT, event)))
-        else:
-            event = integer(_TYPE, _INSTANT) + self._track(item.track)
-            event += self._described(item.name, item.category, item.arguments)
-            timed.append((item.time_ns // _MICROSECOND, _HAPPENS, (), message(_TRACK_EVENT, event)))
+            return _event(event)
+        return _event(
+            integer(_TYPE, _INSTANT)
+            + self._track(item.track)
+            + self._described(item.name, item.category, item.arguments)
+        )
 
     def _time_slice(self, item: Slice, timed: list[_Timed]) -> None:
-        track = self._track(item.track)
-        began = item.began_ns // _MICROSECOND
+        track, began_ns, ended_ns, name, category, arguments, flows, last_flows, measures = item
+        key = track, name, category, tuple(arguments)
+        begin = self._begins.get(key)
+        if begin is None:
+            begin = self._begins[key] = self._new_begin(key)
+        elif begin.sequence_number != self._sequence_number:
+            self._have_again(begin, track)
+        event = begin.content
+        for measure, value in measures:
+            event += _annotation(self._measure(measure) + varint(value))
+        for flow in flows:
+            event += _FIXED64_FIELD(_FLOW_TAG, self._flow_base | flow)
+        for flow in last_flows:
+            event += _FIXED64_FIELD(_LAST_FLOW_TAG, self._flow_base | flow)
+        began = began_ns // _MICROSECOND
+        if not ended_ns:
+            timed.append((began, _BEGINS, (-_NEVER, began_ns, 0), _event(event)))
+            return
         # What began and ended within a microsecond would end before it begins.
-        ended = max(began + 1, item.ended_ns // _MICROSECOND) if item.ended_ns else 0
-        event = _BEGIN_EVENT + track + self._described(item.name, item.category, item.arguments)
-        for key, value in item.measures:
-            event += self._annotation(key, value)
-        for flow in item.flows:
-            event += _FLOW_TAG + _FIXED64_BYTES(self._flow_base | flow)
-        for flow in item.last_flows:
-            event += _LAST_FLOW_TAG + _FIXED64_BYTES(self._flow_base | flow)
-        longest_first = -(ended or _NEVER), item.began_ns, -item.ended_ns
-        timed.append((began, _BEGINS, longest_first, _event(event)))
-        if ended:
-            timed.append((ended, _ENDS, (-began,), _event(_END_EVENT + track)))
+        ended = max(began + 1, ended_ns // _MICROSECOND)
+        timed.append((began, _BEGINS, (-ended, began_ns, -ended_ns), _event(event)))
+        end = self._ends.get(track)
+        if end is None:
+            end = self._ends[track] = _event(_END_EVENT + self._track(track))
+        timed.append((ended, _ENDS, (-began,), end))
+
+    def _new_begin(self, key: _Happening) -> _Begin:
+        track, name, category, arguments = key
+        texts = [(self._categories, category), (self._names, name)]
+        for argument, value in arguments:
+            texts.append((self._keys, argument))
+            if isinstance(value, str):
+                texts.append((self._values, value))
+        content = _BEGIN_EVENT + self._track(track) + self._described(name, category, arguments)
+        return _Begin(content, tuple(texts), self._sequence_number)
+
+    def _have_again(self, begin: _Begin, track: Track) -> None:
+        begin.sequence_number = self._sequence_number
+        self._tracks.uuid(track)
+        for table, text in begin.texts:
+            table.iid(text)
 
     def _described(self, name: str, category: str, arguments: Sequence[tuple[str, Value]]) -> bytes:
-        # Most of what happens has happened before.
-        key = name, category, tuple(arguments)
-        event = self._descriptions.get(key)
-        if event is None:
-            event = integer(_CATEGORY_IID, self._categories.iid(category)) + integer(_NAME_IID, self._names.iid(name))
-            event += b"".join(self._annotation(*argument) for argument in arguments)
-            self._descriptions[key] = event
-        return event
+        event = integer(_CATEGORY_IID, self._categories.iid(category)) + integer(_NAME_IID, self._names.iid(name))
+        return event + b"".join(self._annotation(*argument) for argument in arguments)
+
+    def _measure(self, key: str) -> bytes:
+        number = self._keys.iid(key)
+        known = self._measures.get(key)
+        if known is None:
+            known = self._measures[key] = integer(_ANNOTATION_NAME_IID, number) + _INT_TAG
+        return known
 
     def _annotation(self, key: str, value: Value) -> bytes:
         annotation = integer(_ANNOTATION_NAME_IID, self._keys.iid(key))
@@ -268,10 +323,7 @@ class PerfettoEncoder:
         return _annotation(annotation)
 
     def _track(self, track: Track) -> bytes:
-        known = self._track_fields.get(track)
-        if known is None:
-            known = self._track_fields[track] = integer(_TRACK_UUID, self._tracks.uuid(track))
-        return known
+        return integer(_TRACK_UUID, self._tracks.uuid(track))
 
 
 def _clock(clock: int, time_ns: int) -> bytes:

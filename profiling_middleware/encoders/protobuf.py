@@ -16,6 +16,9 @@ def varint(number: int) -> bytes:
     """Base-128, least significant group first. A negative int64 is written as its two's complement, ten bytes."""
     if 0 <= number < 2048:
         return _SMALL[number]
+    if 0 < number < 1 << 21:  # most others
+        low, middle, high = number & 127 | 128, number >> 7, number >> 14
+        return bytes((low, middle & 127 | 128, high)) if high else bytes((low, middle))
     number &= 0xFFFF_FFFF_FFFF_FFFF
     groups = bytearray()
     while number > 127:

@@ -39,33 +39,43 @@ class Tracks:
         self._pid, self._process = pid, process
         self._threads: dict[int, str] = {}
         self._used: dict[Track, bytes] = {}
+        self._descriptors: dict[Track, bytes] = {}
         # Random, because the numbers of another process must be others. Those of a track never change: a reader takes
         # a process or a thread with a new number for one that has the old one's id by chance.
         self._base = (secrets.randbits(29) | 1) << _KIND_BITS + _WHICH_BITS
 
     def name_thread(self, tid: int, name: str) -> None:
         """How a thread is called from now on."""
-        self._threads[tid] = name
+        if self._threads.get(tid) != name:
+            self._threads[tid] = name
+            self._descriptors.pop(("thread", tid), None)
 
     def uuid(self, track: Track) -> int:
         """Its number, from now on part of this chunk."""
+        uuid = self._number(track)
+        if track not in self._used:
+            parent = _parent(track)
+            if parent is not None:
+                self.uuid(parent)  # comes before it in the chunk
+            known = self._descriptors.get(track)
+            if known is None:
+                known = self._descriptors[track] = self._descriptor(track, uuid)
+            self._used[track] = known
+        return uuid
+
+    def _number(self, track: Track) -> int:
         kind, which = track[0], track[-1]
         number = which if isinstance(which, int) else _COUNTER_NUMBERS.get(which, 0)
-        uuid = self._base | number << _KIND_BITS | _KINDS[str(kind)]
-        if track not in self._used:
-            self._used[track] = b""  # before its parent, which comes before it in the chunk
-            descriptor = self._descriptor(track, uuid)
-            del self._used[track]
-            self._used[track] = descriptor
-        return uuid
+        return self._base | number << _KIND_BITS | _KINDS[str(kind)]
 
     def take(self) -> list[bytes]:
         """The TrackDescriptors of this chunk, parents first; the next one begins."""
         self.uuid(("process",))
         descriptors = list(self._used.values())
         self._used.clear()
-        if len(self._threads) > _MOST_NAMES:
+        if len(self._threads) + len(self._descriptors) > _MOST_NAMES:
             self._threads.clear()
+            self._descriptors.clear()
         return descriptors
 
     def _descriptor(self, track: Track, uuid: int) -> bytes:
@@ -80,13 +90,14 @@ class Tracks:
             name = self._threads.get(which)
             if name:
                 thread += message(_THREAD_NAME, _text(name))
-            self.uuid(("process",))
             return descriptor + message(_THREAD, thread)
+        parent = _parent(track)
+        assert parent is not None
+        inside = integer(_PARENT, self._number(parent))
         if kind in ("loop", "state"):
-            parent = self.uuid(("thread", which))
             name = "event loop" if kind == "loop" else "runs or waits"
-            return descriptor + message(_NAME, _text(name)) + integer(_PARENT, parent)
-        descriptor += integer(_PARENT, self.uuid(("process",))) + integer(_RANK, _RANKS[str(kind)])
+            return descriptor + message(_NAME, _text(name)) + inside
+        descriptor += inside + integer(_RANK, _RANKS[str(kind)])
         if kind == "counter":
             counter = COUNTERS[str(which)]
             unit = integer(_UNIT, _UNITS[counter.unit]) if counter.unit in _UNITS else b""
@@ -94,6 +105,12 @@ class Tracks:
             return descriptor + message(_NAME, _text(counter.title)) + message(_COUNTER, unit)
         # Tracks of one name are drawn as one, of several rows.
         return descriptor + message(_NAME, _text(_GROUPS[str(kind)]))
+
+
+def _parent(track: Track) -> Track | None:
+    if track[0] == "process":
+        return None
+    return ("thread", track[-1]) if track[0] in ("loop", "state") else ("process",)
 
 
 def _text(text: str) -> bytes:

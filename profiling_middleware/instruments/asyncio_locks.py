@@ -141,19 +141,15 @@ class AsyncioLocks:
         wait = Contention(_this_thread(), self._stacks.of(frames), None, count, delay_ns, time_ns=time_ns)
         self._events.note(wait, CURRENT.get(None))
 
-    def _note_release(self, subject: Any, keys: tuple[str, ...]) -> None:
-        for name in keys:
-            key = id(subject), name
-            if key not in self._table:
-                continue
-            waited, waiter = self._table.take(key, time.monotonic_ns())
-            fraction = self._events.choose_release() if waited else 0.0
-            if waiter is None or not fraction:
-                continue
-            stack = self._stacks.take(sys._getframe(2)) or self._stacks.of(())
-            release = Contention(_this_thread(), stack, waiter, fraction, fraction * waited)
-            self._events.note(release, CURRENT.get(None))
-            self._table.released(key, release)
+    def _note_release(self, key: tuple[int, str]) -> None:
+        waited, waiter = self._table.take(key, time.monotonic_ns())
+        fraction = self._events.choose_release() if waited else 0.0
+        if waiter is None or not fraction:
+            return
+        stack = self._stacks.take(sys._getframe(2)) or self._stacks.of(())
+        release = Contention(_this_thread(), stack, waiter, fraction, fraction * waited)
+        self._events.note(release, CURRENT.get(None))
+        self._table.released(key, release)
 
     def _waiter(self, frame: Any) -> Stack:
         return self._stacks.of(running_frames(frame)[:1])
@@ -203,13 +199,15 @@ class AsyncioLocks:
 
     def _ending_method(self, ending: Ending) -> Any:
         original: Callable[..., Any] = ending.owner.__dict__[ending.name]
-        table, keys = self._table, ending.keys
+        waited, keys = self._table.waited, ending.keys
 
         @functools.wraps(original)
         def method(subject: Any, /, *arguments: Any, **named: Any) -> Any:
             try:
-                if table:
-                    self._note_release(subject, keys)
+                if waited:
+                    for key in keys:
+                        if (id(subject), key) in waited:
+                            self._note_release((id(subject), key))
             except Exception:
                 self._failures.note()
             return original(subject, *arguments, **named)

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import inspect
 from collections.abc import Iterator
-from types import CellType, FrameType
+from types import CellType, CoroutineType, FrameType
 from typing import Any
 
 _DEEPEST = 128
@@ -19,10 +19,10 @@ def suspended_frames(task: asyncio.Task[Any]) -> list[FrameType]:
     frames: list[FrameType] = []
     step: Any = task.get_coro()
     while step is not None and len(frames) < _DEEPEST:
-        frame = _attribute(step, "cr_frame", "gi_frame", "ag_frame")
+        frame, behind = _frame_and_behind(step)
         if frame is not None:
             frames.append(frame)
-            step = _attribute(step, "cr_await", "gi_yieldfrom", "ag_await")
+            step = behind
         else:
             # What `coro.__await__()` and an asynchronous generator's `asend()` return hides what it wraps.
             step = _wrapped(step)
@@ -102,9 +102,13 @@ def _wrapped(step: Any) -> Any:
     return None
 
 
-def _attribute(thing: Any, *names: str) -> Any:
-    for name in names:
-        value = getattr(thing, name, None)
-        if value is not None:
-            return value
-    return None
+def _frame_and_behind(step: Any) -> tuple[FrameType | None, Any]:
+    """The frame of a coroutine or a generator, and what that awaits; None for anything else."""
+    if isinstance(step, CoroutineType):  # most are
+        return step.cr_frame, step.cr_await
+    # Also those of Cython, which are of types of their own.
+    for frame, behind in (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await")):
+        found = getattr(step, frame, None)
+        if found is not None:
+            return found, getattr(step, behind, None)
+    return None, None

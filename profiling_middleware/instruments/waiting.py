@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 from profiling_middleware.model import Contention, Stack
@@ -28,6 +29,8 @@ class WaitTable:
 
     def __init__(self) -> None:
         self._waited: dict[object, _Waited] = {}
+        self.waited: Container[object] = self._waited
+        """Holds a key as long as somebody waits, and is false while nobody waits for anything."""
 
     def begin(self, key: object, at: Stack, now: int) -> None:
         """Somebody begins to wait."""
@@ -73,12 +76,6 @@ class WaitTable:
         entry = self._waited.get(key)
         if entry is not None:
             entry.release = release
-
-    def __len__(self) -> int:
-        return len(self._waited)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._waited
 
     def clear(self) -> None:
         """Nobody waits for anything."""

@@ -20,8 +20,6 @@ from profiling_middleware.tracing.states import ThreadStates
 
 # While Python encodes, nothing else of the service runs: let go of the GIL long before the switch interval would.
 _WORK_SECONDS, _REST_SECONDS = 0.0004, 0.001
-# So many steps of some microseconds each, and it is looked whether it is time to.
-_LOOKS_AT_CLOCK = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,21 +106,16 @@ class TraceWriter:
             slow.append("slow request" if isinstance(event, RequestEvent) else "stall")
 
     def _encoded(self, items: Iterable[TraceItem]) -> bytes:
-        parts: list[bytes] = []
-        drawn: list[TraceItem] = []
-        since = self._give_way(time.perf_counter())
-        for number, item in enumerate(items):
-            drawn.append(item)
-            if number % _LOOKS_AT_CLOCK == 0:
-                since = self._give_way(since)
-        for number, part in enumerate(self._encoder.chunk(drawn)):
-            parts.append(part)
-            if number % _LOOKS_AT_CLOCK == 0:
-                since = self._give_way(since)
-        return b"".join(parts)
+        since = time.perf_counter() if self.hurry else self._rested()
 
-    def _give_way(self, since: float) -> float:
-        if self.hurry or time.perf_counter() - since <= _WORK_SECONDS:
-            return since
+        def give_way() -> None:
+            nonlocal since
+            if not self.hurry and time.perf_counter() - since > _WORK_SECONDS:
+                since = self._rested()
+
+        return self._encoder.chunk(items, give_way)
+
+    @staticmethod
+    def _rested() -> float:
         time.sleep(_REST_SECONDS)
         return time.perf_counter()

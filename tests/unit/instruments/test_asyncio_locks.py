@@ -191,7 +191,7 @@ def test_nothing_is_kept_of_a_lock_that_nobody_waits_for(locks: AsyncioLocks) ->
     gone = asyncio.run(main())
     gc.collect()
     assert gone() is None
-    assert len(locks._table) == 0
+    assert not locks._table.waited
     assert locks._nested == {}
 
 
