@@ -21,7 +21,8 @@ _MOST_KNOWN = 10_000
 _UNNAMED = re.compile(r"^Thread-\d+")
 
 _Key = tuple[tuple[Frame, ...], tuple[Label, ...]]
-_Wait = tuple[Thread, Stack, Stack | None, Reason, tuple[Label, ...]]
+_Wait = tuple[str, Stack, Stack | None, Reason, tuple[Label, ...]]
+"""The name of a thread, where it waits or lets others go on, where one of them waits, why, and for whom."""
 Sums = Mapping[_Key, tuple[float, float]]
 """By frames and labels: contentions, and their delay in nanoseconds."""
 
@@ -109,7 +110,7 @@ class Collector:
             if elsewhere or waited + carried <= 0:
                 self._carry(sample.thread, waited + carried)
                 continue
-            entry = self._entry((sample.thread, sample.stack, None, sample.reason, sample.labels))
+            entry = self._entry((sample.thread.name, sample.stack, None, sample.reason, sample.labels))
             entry[0] += 1
             entry[1] += waited + carried
 
@@ -120,14 +121,14 @@ class Collector:
             thread = next(iter(self._carried))
             rest = self._carried.pop(thread)
             if rest > 0:
-                self._block.add(_NOT_SEEN_WAITING, (Label("wait", "other"), *_thread_label(thread)), 1, rest)
+                self._block.add(_NOT_SEEN_WAITING, (Label("wait", "other"), *_thread_label(thread.name)), 1, rest)
 
     def receive_contentions(self, contentions: Sequence[Contention]) -> None:
         """Takes waits for locks, and the releases that ended them."""
         for thread, stack, waiter, count, delay_ns, labels, reason, _, _ in contentions:
             if _is_own(thread):
                 continue
-            entry = self._entry((thread, stack, waiter, reason, labels))
+            entry = self._entry((thread.name, stack, waiter, reason, labels))
             entry[0] += count
             entry[1] += delay_ns
 
@@ -135,11 +136,11 @@ class Collector:
         """What is to be added to: in the block profile, or with a waiter in the mutex profile."""
         entry = self._entries.get(wait)
         if entry is None:
-            thread, stack, waiter, reason, labels = wait
+            name, stack, waiter, reason, labels = wait
             kind = Label("wait", self._names.kind(reason, waiter or stack))
             by = (Label("waiter", self._names.waiting(waiter)),) if waiter is not None else ()
             sums = self._block if waiter is None else self._mutex
-            entry = sums.entry(stack, (kind, *by, *_thread_label(thread), *labels))
+            entry = sums.entry(stack, (kind, *by, *_thread_label(name), *labels))
             if entry is None:
                 return sums.other()
             if len(self._entries) >= _MOST_KNOWN:
@@ -164,5 +165,5 @@ def _is_own(thread: Thread) -> bool:
     return thread.name.startswith(OWN_THREADS)
 
 
-def _thread_label(thread: Thread) -> tuple[Label]:
-    return (Label("thread", _UNNAMED.sub("Thread-N", thread.name)),)
+def _thread_label(name: str) -> tuple[Label]:
+    return (Label("thread", _UNNAMED.sub("Thread-N", name)),)
