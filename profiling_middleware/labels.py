@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar, Token
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from profiling_middleware.model import Label
+if TYPE_CHECKING:
+    from profiling_middleware.model import Label
 
-Labels = tuple[Label, ...]
+Labels = tuple["Label", ...]
 
 Resolve = Callable[[Any], Labels | None]
 """What a subject's samples are labelled with, the same object each time; None while that is not known yet."""

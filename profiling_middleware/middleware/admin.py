@@ -21,8 +21,9 @@ from profiling_middleware.limits import LimitMet, Place
 from profiling_middleware.middleware.access import names_token, refusal
 from profiling_middleware.middleware.cmdline import shown_command_line
 from profiling_middleware.middleware.later import Later
-from profiling_middleware.middleware.messages import PREFIX, AdminRequest, AdminResponse, Awaited, error
+from profiling_middleware.middleware.messages import AdminRequest, AdminResponse, Awaited, error
 from profiling_middleware.middleware.pages import index_page
+from profiling_middleware.middleware.paths import PREFIX
 from profiling_middleware.middleware.query import CaptureQuery, QueryError, parse_capture_query, parse_index_format
 from profiling_middleware.middleware.state import state_response
 from profiling_middleware.middleware.switch import SWITCHES, switch, switch_refusal

@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from profiling_middleware.config import Settings, SettingsError
 from profiling_middleware.labels import CURRENT, end_work
-from profiling_middleware.middleware.asgi_answer import send_capture, send_response
-from profiling_middleware.middleware.messages import (
-    PREFIX,
-    AdminRequest,
-    AdminResponse,
-    Awaited,
-    is_admin_path,
-    not_readable,
-)
+from profiling_middleware.middleware.paths import PREFIX, is_admin_path, route_path
 from profiling_middleware.middleware.service import ProfilerService
 from profiling_middleware.process import OtherSettings
 from profiling_middleware.threads import OwnThread
@@ -87,7 +79,7 @@ class ProfilingMiddleware:
         """Whether the routes are asked. Starts the profiler, if that is still to be done."""
         try:
             self._start()
-            return scope.get("type") == "http" and PREFIX in scope["path"] and is_admin_path(_route_path(scope))
+            return scope.get("type") == "http" and PREFIX in scope["path"] and is_admin_path(route_path(scope))
         except Exception:
             self._service.failures.note()
             return False
@@ -161,18 +153,10 @@ class ProfilingMiddleware:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._service.loaded:
             await _in_thread(self._service.admin)
-        answer = self._asked(scope)
-        if isinstance(answer, AdminResponse):
-            await send_response(answer, send)
-        else:
-            await _answer_capture(answer, receive, send)
+        # Not when the service starts: most processes are never asked.
+        from profiling_middleware.middleware.asgi_answer import answer
 
-    def _asked(self, scope: Scope) -> AdminResponse | Awaited:
-        try:
-            request = _request(scope)
-        except Exception as unreadable:
-            return not_readable(unreadable)
-        return self._service.admin().answer(request)
+        await answer(self._service.admin(), scope, receive, send)
 
 
 _ENDS = ("lifespan.startup.failed", "lifespan.shutdown.complete", "lifespan.shutdown.failed")
@@ -208,63 +192,6 @@ class _LoopWatcher:
 
     def unwatch(self, descriptor: int) -> None:
         self._loop.remove_reader(descriptor)
-
-
-def _route_path(scope: Scope) -> str:
-    """The path within this application: servers and mounts put their prefix before it, and say so in root_path."""
-    path: str = scope["path"]
-    root = _root(scope)
-    return path[len(root) :] if root and path.startswith(root + "/") else path
-
-
-def _root(scope: Scope) -> str:
-    root = scope.get("root_path")
-    return root if isinstance(root, str) else ""
-
-
-def _end(given: object) -> tuple[str | None, int | None]:
-    """Address and port of one end of the connection, None where the server does not say, as of a unix socket."""
-    address, port = given if isinstance(given, list | tuple) and len(given) == 2 else (None, None)
-    return address if isinstance(address, str) else None, port if isinstance(port, int) else None
-
-
-def _request(scope: Scope) -> AdminRequest:
-    peer, peer_port = _end(scope.get("client"))
-    return AdminRequest(
-        method=str(scope.get("method")),
-        path=_route_path(scope),
-        root=_root(scope),
-        query=scope.get("query_string", b"").decode("latin-1"),
-        headers=[(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope.get("headers", ())],
-        peer=peer,
-        peer_port=peer_port,
-        own_port=_end(scope.get("server"))[1],
-        http_version=str(scope.get("http_version", "")),
-        can_wait=True,
-    )
-
-
-async def _answer_capture(pending: Awaited, receive: Receive, send: Send) -> None:
-    """Waits for the capture and sends it. When the client leaves before, nothing goes on."""
-    result = asyncio.wrap_future(pending.result)
-    gone = asyncio.ensure_future(_disconnected(receive))
-    try:
-        await asyncio.wait((result, gone), return_when=asyncio.FIRST_COMPLETED)
-        if result.done():
-            await send_capture(pending, pending.response(), send, gone)
-    finally:
-        pending.close()
-        if not result.done():
-            pending.cancel()
-        # Cancelled even if done: nobody else will look at what became of them.
-        for waiting in (result, gone):
-            if not waiting.cancel() and not waiting.cancelled():
-                waiting.exception()
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _in_thread(work: Callable[[], object]) -> None:

@@ -9,8 +9,6 @@ from typing import Any, Protocol
 
 from profiling_middleware.model import Body
 
-PREFIX = "/debug/pprof"
-
 PIECE_BYTES = 64 * 1024
 """So much is given to a server at once: what it holds for a client that does not read."""
 
@@ -95,8 +93,3 @@ def error(status: int, message: str, *headers: tuple[str, str]) -> AdminResponse
 def not_readable(why: Exception) -> AdminResponse:
     """The answer where a server hands on what is no request."""
     return error(400, f"profiling: this is not a request that can be read ({type(why).__name__})")
-
-
-def is_admin_path(path: str) -> bool:
-    """Whether a path within the application belongs to the routes."""
-    return path == PREFIX or path.startswith(PREFIX + "/")

@@ -7,10 +7,8 @@ from http import HTTPMethod
 from typing import Any
 
 from profiling_middleware.labels import Labels
-from profiling_middleware.model import Label
 
 _MAX_ENDPOINTS = 1_000
-_OTHER: Labels = (Label("endpoint", "<other endpoints>"),)
 _METHODS = frozenset(method.value for method in HTTPMethod)
 
 
@@ -39,8 +37,11 @@ class Endpoints:
     def _of(self, method: str, endpoint: str) -> Labels:
         known = self._labels.get((method, endpoint))
         if known is None and len(self._labels) >= _MAX_ENDPOINTS:
-            return _OTHER
+            method, endpoint = "", "<other endpoints>"
+            known = self._labels.get((method, endpoint))
         if known is None:
+            from profiling_middleware.model import Label  # what profiles are made of: not loaded while it is off
+
             # Clients may make up methods, and servers hand them on.
             pairs = ("endpoint", endpoint), ("method", method if method in _METHODS else "")
             known = self._labels[method, endpoint] = tuple(Label(name, value) for name, value in pairs if value)

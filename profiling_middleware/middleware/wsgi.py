@@ -8,17 +8,8 @@ from typing import TYPE_CHECKING, cast
 
 from profiling_middleware.config import Settings, SettingsError
 from profiling_middleware.labels import CURRENT, LabelMaker
-from profiling_middleware.middleware.messages import (
-    PREFIX,
-    AdminRequest,
-    AdminResponse,
-    Awaited,
-    is_admin_path,
-    not_readable,
-    pieces,
-)
+from profiling_middleware.middleware.paths import PREFIX, is_admin_path
 from profiling_middleware.middleware.service import ProfilerService
-from profiling_middleware.middleware.wsgi_answer import answer_capture, status_line
 from profiling_middleware.middleware.wsgi_work import ObservedBody, Work, is_whole
 from profiling_middleware.process import OtherSettings
 
@@ -136,45 +127,7 @@ class WSGIProfilingMiddleware:
         return body
 
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        answer = self._asked(environ)
-        if not isinstance(answer, AdminResponse):
-            return answer_capture(answer, environ, start_response)
-        response = answer
-        start_response(status_line(response.status), response.all_headers())
-        if environ.get("REQUEST_METHOD") == "HEAD":
-            return []  # not every server leaves it out
-        return pieces(response.body)
+        # Not when the service starts: most processes are never asked.
+        from profiling_middleware.middleware.wsgi_answer import answer
 
-    def _asked(self, environ: WSGIEnvironment) -> AdminResponse | Awaited:
-        try:
-            request = _request(environ)
-        except Exception as unreadable:
-            return not_readable(unreadable)
-        return self._service.admin().answer(request)
-
-
-def _request(environ: WSGIEnvironment) -> AdminRequest:
-    headers = [
-        (key[5:].replace("_", "-").lower(), str(value)) for key, value in environ.items() if key.startswith("HTTP_")
-    ]
-    return AdminRequest(
-        method=_text(environ, "REQUEST_METHOD"),
-        path=_text(environ, "PATH_INFO"),
-        root=_text(environ, "SCRIPT_NAME"),
-        query=_text(environ, "QUERY_STRING"),
-        headers=headers,
-        peer=_text(environ, "REMOTE_ADDR") or None,
-        peer_port=_port(environ.get("REMOTE_PORT")),
-        own_port=_port(environ.get("SERVER_PORT")),
-        http_version=_text(environ, "SERVER_PROTOCOL").removeprefix("HTTP/"),
-        can_wait=bool(environ.get("wsgi.multithread")),
-    )
-
-
-def _text(environ: WSGIEnvironment, name: str) -> str:
-    value = environ.get(name)
-    return value if isinstance(value, str) else ""
-
-
-def _port(text: object) -> int | None:
-    return int(text) if isinstance(text, str) and text.isascii() and text.isdigit() else None
+        return answer(self._service.admin(), environ, start_response)

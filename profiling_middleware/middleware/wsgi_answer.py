@@ -14,32 +14,51 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from profiling_middleware import limits
-from profiling_middleware.middleware.messages import AdminResponse, Awaited, pieces
+from profiling_middleware.middleware.messages import AdminRequest, AdminResponse, Awaited, not_readable, pieces
 from profiling_middleware.model import Body
 from profiling_middleware.threads import OwnThread
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
+    from profiling_middleware.middleware.admin import Admin
+
 # How often a waiting request looks whether its client is still there.
 _LOOK_SECONDS = 0.25
 _SOCKET_KEYS = ("gunicorn.socket", "werkzeug.socket")
 
 
-def answer_capture(pending: Awaited, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Waits for the capture and sends it."""
+def answer(admin: Admin, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Answers a request to the routes."""
+    response = _asked(admin, environ)
+    if not isinstance(response, AdminResponse):
+        return _answer_capture(response, environ, start_response)
+    start_response(_status_line(response.status), response.all_headers())
+    if environ.get("REQUEST_METHOD") == "HEAD":
+        return []  # not every server leaves it out
+    return pieces(response.body)
+
+
+def _asked(admin: Admin, environ: WSGIEnvironment) -> AdminResponse | Awaited:
+    try:
+        request = _request(environ)
+    except Exception as unreadable:
+        return not_readable(unreadable)
+    return admin.answer(request)
+
+
+def _answer_capture(pending: Awaited, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     try:
         # When the client has left, nobody reads what is answered.
         response = _wait(pending, environ) or AdminResponse(499, b"")
-        start_response(status_line(response.status), response.all_headers())
+        start_response(_status_line(response.status), response.all_headers())
         return CaptureBody(response.body, pending, _client(environ))
     except BaseException:
         pending.close()
         raise
 
 
-def status_line(status: int) -> str:
-    """As WSGI wants it."""
+def _status_line(status: int) -> str:
     try:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
@@ -126,3 +145,30 @@ def _has_left(client: socket.socket | None) -> bool:
         return bool(poll.poll(0)) and client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
     except (OSError, ValueError):  # ValueError: a TLS socket takes no flags, so it cannot tell
         return False
+
+
+def _request(environ: WSGIEnvironment) -> AdminRequest:
+    headers = [
+        (key[5:].replace("_", "-").lower(), str(value)) for key, value in environ.items() if key.startswith("HTTP_")
+    ]
+    return AdminRequest(
+        method=_text(environ, "REQUEST_METHOD"),
+        path=_text(environ, "PATH_INFO"),
+        root=_text(environ, "SCRIPT_NAME"),
+        query=_text(environ, "QUERY_STRING"),
+        headers=headers,
+        peer=_text(environ, "REMOTE_ADDR") or None,
+        peer_port=_port(environ.get("REMOTE_PORT")),
+        own_port=_port(environ.get("SERVER_PORT")),
+        http_version=_text(environ, "SERVER_PROTOCOL").removeprefix("HTTP/"),
+        can_wait=bool(environ.get("wsgi.multithread")),
+    )
+
+
+def _text(environ: WSGIEnvironment, name: str) -> str:
+    value = environ.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _port(text: object) -> int | None:
+    return int(text) if isinstance(text, str) and text.isascii() and text.isdigit() else None

@@ -19,7 +19,8 @@ import pytest
 from profiling_middleware.config import Settings
 from profiling_middleware.limits import CLIENTS, LimitMet, Limits
 from profiling_middleware.middleware.admin import Pending
-from profiling_middleware.middleware.asgi import ProfilingMiddleware, _answer_capture
+from profiling_middleware.middleware.asgi import ProfilingMiddleware
+from profiling_middleware.middleware.asgi_answer import _answer_capture
 from profiling_middleware.middleware.messages import PIECE_BYTES, AdminResponse
 from profiling_middleware.middleware.wsgi_answer import CaptureBody
 from profiling_middleware.private_file import PrivateFile

@@ -15,7 +15,8 @@ from profiling_middleware.config import Settings
 from profiling_middleware.labels import CURRENT, Resolve
 from profiling_middleware.middleware.admin import Admin
 from profiling_middleware.middleware.asgi import ProfilingMiddleware
-from profiling_middleware.middleware.messages import PREFIX, AdminRequest, AdminResponse, Awaited
+from profiling_middleware.middleware.messages import AdminRequest, AdminResponse, Awaited
+from profiling_middleware.middleware.paths import PREFIX
 from profiling_middleware.middleware.wsgi import WSGIProfilingMiddleware
 from profiling_middleware.profiler import Profiler
 
