@@ -188,12 +188,12 @@ def _live(seams: Seams, run: Run, folder: Path) -> None:
 
 def _hurry() -> None:
     """A service's first minutes in less than a second, and a store that nobody serves."""
-    from profiling_middleware import profiler
+    from profiling_middleware import periodic
     from profiling_middleware.middleware import service
     from profiling_middleware.tracing import sinks, tracer
 
     service._SETTLE_SECONDS = 0.0
-    profiler._SETTLED_SECONDS = 0.01
+    periodic._SETTLED_SECONDS = 0.01
     tracer._SECONDS = 0.05
     sinks._IN_MEMORY = 2_000
     os.environ |= {

@@ -7,7 +7,7 @@ import time
 from concurrent.futures import Future
 from queue import Queue
 
-from profiling_middleware import profiler as profiler_module
+from profiling_middleware import parts
 from profiling_middleware.model import Profile
 from profiling_middleware.pipeline import Pipeline, Request, Result
 from profiling_middleware.profiler import Profiler
@@ -44,7 +44,7 @@ def install(checker: Checker) -> None:
     """From now on each profile of this process is for `check_waiting`."""
     CheckedPipeline.checker = checker
     CheckedPipeline.waiting = Queue()
-    profiler_module.Pipeline = CheckedPipeline  # type: ignore[misc]
+    parts.Pipeline = CheckedPipeline  # type: ignore[misc]
 
 
 def check_waiting(*, forever: bool = False) -> None:  # called by the library

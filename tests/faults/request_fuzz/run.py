@@ -13,7 +13,7 @@ from pathlib import Path
 from unittest import mock
 
 from profiling_middleware.config import Settings, SettingsError
-from profiling_middleware.middleware import peer, wsgi
+from profiling_middleware.middleware import peer, wsgi_answer
 from profiling_middleware.process import THIS_PROCESS
 from request_fuzz import drive_asgi, drive_socket, drive_wsgi
 from request_fuzz.cases import Cases
@@ -31,7 +31,7 @@ def run(requests: int, seed: int) -> Counter[str]:
     sent, sigterm = 0, signal.getsignal(signal.SIGTERM)
     with (
         tempfile.TemporaryDirectory(prefix="fuzz-") as directory,
-        mock.patch.object(wsgi, "_LOOK_SECONDS", _LOOK_SECONDS),
+        mock.patch.object(wsgi_answer, "_LOOK_SECONDS", _LOOK_SECONDS),
         Watch() as watch,
     ):
         while sent < requests:
