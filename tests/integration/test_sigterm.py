@@ -59,6 +59,9 @@ KINDS = {
     "gunicorn gthread": _gunicorn("--worker-class", "gthread", "--threads", "4"),
     "uvicorn uvloop": _uvicorn("uvloop"),
     "gunicorn uvicorn-worker": Kind(_uvicorn_workers, needs="uvicorn_worker"),
+    "granian": Kind(lambda servers, settings: servers.granian(settings, "--workers", "2"), needs="granian"),
+    # In one process: workers of its own end as they are when they get SIGTERM, and answer nobody any more.
+    "hypercorn": Kind(lambda servers, settings: servers.hypercorn(settings, "--workers", "0"), 1, needs="hypercorn"),
 }
 
 

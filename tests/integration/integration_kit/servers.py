@@ -26,7 +26,7 @@ ASGI_APP, WSGI_APP = "profiled_asgi:app", "profiled_wsgi:app"
 START_SECONDS = 40.0
 
 _UNWANTED = ("PROFILE_", "AWS_", "OTEL_", "UVICORN_", "GUNICORN_", "WEB_CONCURRENCY", "PYTEST_", "FORWARDED_")
-_LISTENING = r"(?:running on|Listening at:) (?P<url>http://127\.0\.0\.1:\d+|unix socket \S+)"
+_LISTENING = r"(?:[Rr]unning on|Listening at:) (?P<url>http://127\.0\.0\.1:\d+|unix socket \S+)"
 
 
 def clean_environ(home: Path, settings: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -169,6 +169,16 @@ class Servers:
         configuration = APPS / "gunicorn_with_hook.py" if hook else APPS / "gunicorn_without_hook.py"
         bind = ("--bind", "127.0.0.1:0", "--config", str(configuration))
         return self.start([*_python("gunicorn"), *bind, *options, app], settings)
+
+    def granian(self, settings: Mapping[str, str], *options: str) -> Server:
+        """granian, with an ASGI application."""
+        where = ("--interface", "asgi", "--host", "127.0.0.1", "--port", str(free_port()))
+        return self.start([*_python("granian"), *where, *options, ASGI_APP], settings)
+
+    def hypercorn(self, settings: Mapping[str, str], *options: str) -> Server:
+        """hypercorn, likewise."""
+        where = ("--bind", f"127.0.0.1:{free_port()}")
+        return self.start([*_python("hypercorn"), *where, *options, ASGI_APP], settings)
 
     def start(self, command: Sequence[str], settings: Mapping[str, str]) -> Server:
         """Any command, with a home directory of its own."""
