@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 from itertools import repeat
-from operator import call
 from types import BuiltinFunctionType, MethodDescriptorType
 from typing import Any
 
@@ -24,6 +23,9 @@ from profiling_middleware.sampling.lock_observer import CLOCK, Observer, Wait
 ALLOCATE: Any = _thread.allocate_lock
 LOCK_TYPE: Any = _thread.LockType
 RLOCK_TYPE: Any = _thread.RLock
+
+_NEVER = object()
+"""What no function of theirs returns."""
 
 # In 3.14 a `with` statement enters in other steps.
 _KNOWN = (3, 11) <= sys.version_info < (3, 14)
@@ -35,7 +37,7 @@ def can_be_measured() -> bool:
     if sys.implementation.name != "cpython" or not _KNOWN or (has_gil is not None and not has_gil()):
         return False
     methods = io.IOBase.__exit__, LOCK_TYPE.acquire, LOCK_TYPE.release, RLOCK_TYPE.acquire, RLOCK_TYPE.release
-    functions = ALLOCATE, call, time.monotonic_ns
+    functions = ALLOCATE, time.monotonic_ns
     return all(isinstance(method, MethodDescriptorType) for method in methods) and all(
         isinstance(function, BuiltinFunctionType) for function in functions
     )
@@ -97,11 +99,9 @@ class Way(io.IOBase):
         return self.saves is not None and bool(self.original._is_owned())
 
     def _noted(self, release: Callable[[], object]) -> Callable[[], object]:
-        # An endless iterator whose every step calls these three in turn. It has no state, so threads may share it.
-        steps = map(
-            self._observer.released, repeat(self), map(call, repeat(time.monotonic_ns)), map(call, repeat(release))
-        )
-        return steps.__next__
+        # An endless iterator whose every step calls these three, the first one last. It has no state: threads share it.
+        times, releases = iter(time.monotonic_ns, _NEVER), iter(release, _NEVER)
+        return map(self._observer.released, repeat(self), times, releases).__next__
 
     def take(self, acquires: Answer | None = None) -> bool:
         """Waits until the lock is free, and takes it; `acquires` does both, and may give up. Returns whether it has it.
@@ -139,5 +139,6 @@ setattr(Way, "__call__", Way.__dict__["close"])  # noqa: B010 - not known as one
 
 def ways_in(original: Any, way: Way) -> tuple[Answer, Callable[[], bool]]:
     """What tries to take a lock, and what takes it: the former first, and only if that fails the `way`, which waits."""
+    # Each takes three levels of recursion, as many as the longest way out: who gets in can leave.
     tries = Answer(partial(original.acquire, False))
     return tries, partial(any, (tries, way))

@@ -7,7 +7,9 @@ Each of these places in a round of `with lock` is tried, one after the other.
 from __future__ import annotations
 
 import _thread
+import inspect
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ from engine_kit import DEADLINE
 from lock_kit import Portable, held
 
 from profiling_middleware.sampling import lock_ways
+from profiling_middleware.sampling.lock_observer import Wait
 
 pytestmark = pytest.mark.skipif(not Portable.available(), reason="this interpreter's locks are not measured")
 
@@ -54,7 +57,7 @@ class Handler:
         self.raised = self.arrived = False
 
 
-Handler.__neg__ = partial(_thread.interrupt_main, signal.SIGUSR1)  # type: ignore[attr-defined]
+Handler.__neg__ = staticmethod(partial(_thread.interrupt_main, signal.SIGUSR1))  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -275,6 +278,58 @@ def test_a_lock_is_released_if_its_wait_cannot_be_noted_any_more(
     monkeypatch.undo()
     assert is_free(lock)
     assert not portable.measures.is_waiting(threading.get_native_id())
+
+
+@pytest.mark.parametrize("is_waited_for", [False, True])
+@pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize("kind", ["Lock", "RLock"])
+def test_at_the_end_of_the_stack_it_is_not_entered_or_it_is_left(
+    kind: str, by_hand: bool, is_waited_for: bool, portable: Portable
+) -> None:
+    lock, taken, left_locked, refused = getattr(threading, kind)(), [0], [0], [0]
+    end = held(lock)
+    lock.acquire(timeout=0.01)  # this thread's wait is over, and known
+    end()
+    if is_waited_for:
+        for_ever = Wait()
+        for_ever.log = portable.measures._notes.log
+        lock._way.waits.add(for_ever)
+        lock._way.note_releases()
+    is_locked = lock._lock._is_owned if kind == "RLock" else lock._lock.locked
+
+    def use() -> None:
+        if by_hand:
+            lock.acquire()
+            taken[0] += 1
+            lock.release()
+        else:
+            with lock:
+                taken[0] += 1
+
+    def dive() -> None:
+        # Tried from every level up to the last one: nothing here may need one more.
+        try:
+            dive()
+        except RecursionError:
+            refused[0] += 1
+        try:
+            use()
+        except RecursionError:
+            refused[0] += 1
+        if is_locked():
+            left_locked[0] += 1
+            lock._lock.release()
+
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + 150)
+    try:
+        dive()
+    finally:
+        sys.setrecursionlimit(limit)
+    assert taken[0] > 100
+    assert refused[0]
+    assert left_locked == [0]
+    assert is_free(lock)
 
 
 @pytest.mark.parametrize("kind", ["Lock", "RLock"])
