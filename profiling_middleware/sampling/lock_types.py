@@ -10,10 +10,21 @@ from profiling_middleware.sampling.lock_observer import Observer
 from profiling_middleware.sampling.lock_ways import ALLOCATE, LOCK_TYPE, RLOCK_TYPE, Answer, Door, Way, ways_in
 
 
+def _unbound(name: str) -> property:
+    """What `type(lock).name` is, as ExitStack takes it: a function of the lock. The type has a slot of that name."""
+
+    def method(lock: Any, *arguments: Any) -> Any:
+        return getattr(lock, name)(*arguments)
+
+    method.__name__ = name
+    return property(lambda cls: method)
+
+
 class _Like(type):
     """Makes every lock an instance and every lock type a subclass, whoever made it and when."""
 
     original: type
+    __enter__, __exit__, release = _unbound("__enter__"), _unbound("__exit__"), _unbound("release")
 
     def __instancecheck__(cls, instance: object) -> bool:
         return isinstance(instance, cls.original)

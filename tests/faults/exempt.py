@@ -47,6 +47,8 @@ _REPLACEMENTS = (
     "sampling.lock_types:_Measured._at_fork_reinit",
     "sampling.lock_types:_Measured._stands_for",
     "sampling.lock_types:_Measured.acquire",
+    "sampling.lock_types:_unbound.<locals>.<lambda>",
+    "sampling.lock_types:_unbound.<locals>.method",
     "sampling.lock_types:lock_type.<locals>.lock.__init_subclass__",
     "sampling.lock_types:lock_type.<locals>.lock.__new__",
     "sampling.lock_types:lock_type.<locals>.lock.acquire_lock",

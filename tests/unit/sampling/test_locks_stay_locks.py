@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -85,6 +86,20 @@ def test_it_is_taken_and_released(lock: Any, observer: Observer) -> None:
         assert lock.acquire(blocking=False) is True
         lock.release()
     assert observer.waits() == 0
+
+
+def test_it_is_taken_and_released_by_what_its_type_has(lock: Any) -> None:
+    kind: Any = type(lock)
+    with contextlib.ExitStack() as stack:
+        assert stack.enter_context(lock) is True
+        assert "unlocked" not in repr(lock)
+    assert "unlocked" in repr(lock)
+    assert kind.acquire(lock) is True
+    kind.release(lock)
+    assert kind.__enter__(lock) is True
+    assert kind.__exit__(lock, None, None, None) is None
+    assert "unlocked" in repr(lock)
+    assert isinstance(lock, contextlib.AbstractContextManager)
 
 
 def test_a_lock_says_whether_it_is_locked(observer: Observer) -> None:
