@@ -25,6 +25,7 @@ HIDDEN = f"{__name__.rpartition('.')[0]}.lock_"
 """How the names of functions begin that are on top of a stack only because a lock is measured."""
 
 _MOST_NOTED = 50_000
+_DEAREST_NS = 100_000
 
 
 class Release(NamedTuple):
@@ -41,7 +42,7 @@ class Release(NamedTuple):
 
 
 class LockLog:
-    """Of the time in which somebody listens, from the first listener to the last. See `lock_ways.Observer`."""
+    """Of the time in which somebody listens, from the first listener to the last. See `lock_observer.Observer`."""
 
     def __init__(self, events: ContentionEvents, limit: int = _MOST_NOTED) -> None:
         self._events = events
@@ -70,7 +71,7 @@ class LockLog:
             way.waits.add(wait)
             way.note_releases()
         self.waits.append(wait)
-        self.cost_ns += wait.began_ns - asked
+        self._note_cost(wait.began_ns - asked)
 
     def released(self, way: Way, at_ns: int, frame: FrameType) -> None:
         """Notes a release, unless nobody waited; afterwards none is noted until somebody waits again."""
@@ -80,7 +81,11 @@ class LockLog:
         if any(wait.log is self and not 0 < wait.ended_ns <= at_ns for wait in list(way.waits)):
             self._note(way, at_ns, frame)
         settle(way, self)
-        self.cost_ns += time.monotonic_ns() - began
+        self._note_cost(time.monotonic_ns() - began)
+
+    def _note_cost(self, passed_ns: int) -> None:
+        # What took longer has waited for the GIL meanwhile.
+        self.cost_ns += min(passed_ns, _DEAREST_NS)
 
     def _note(self, way: Way, at_ns: int, frame: FrameType) -> None:
         if len(self.releases) >= self._limit:

@@ -141,6 +141,11 @@ class LockWaits:
         for native_id in set(self._totals) - native_ids:
             self.forget_thread(native_id)
 
+    def catch_up(self) -> None:
+        """Knows from now on what has been waited up to now."""
+        if self._notes.log is not None:
+            self._fetch(self._notes.log)
+
     # -- from the log to the listeners ---------------------------------------------------------------------------
 
     def look(self) -> None:

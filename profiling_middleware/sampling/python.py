@@ -179,6 +179,7 @@ class PythonEngine:
         now = time.monotonic_ns()
         self._looks += 1
         self._clocks.refresh()
+        self._locks.catch_up()
         unseen = time.process_time_ns() - self._own.total_ns() - self._accounted_ns
         samples: list[Sample] = []
         if unseen > _SLACK_NS or everything:
