@@ -110,25 +110,22 @@ class Way(io.IOBase):
         """
         if acquires is None:
             acquires = Answer(self.original.acquire)
-        wait, taken = Wait(), False
+        wait, refused = Wait(), True
         try:
             self._observer.begins(wait, self, sys._getframe(1))
-            if acquires:
-                # Taken. From here on nothing is called, so no handler runs before whoever has asked knows.
-                taken = True
-                wait.taken = True
-                wait.ended_ns = -CLOCK
-                return True
+            # Taken, most likely. From here on nothing is called, so no handler runs before whoever has asked knows.
+            refused = not acquires
+            wait.taken = not refused
+            wait.ended_ns = -CLOCK
+            return wait.taken
         except BaseException:
             # Of a handler while it waited. With the lock only if there was no memory, or a trace function raised.
-            if taken:
+            if refused:
+                wait.ended_ns = -CLOCK
+            else:
                 wait.taken, wait.ended_ns = False, wait.began_ns
                 self.original.release()
-            else:
-                wait.ended_ns = -CLOCK
             raise
-        wait.ended_ns = -CLOCK
-        return False
 
     __bool__ = take
 

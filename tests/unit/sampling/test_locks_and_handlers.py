@@ -23,6 +23,7 @@ from lock_kit import Portable, held
 
 from profiling_middleware.sampling import lock_ways
 from profiling_middleware.sampling.lock_observer import Wait
+from profiling_middleware.sampling.lock_ways import Way
 
 pytestmark = pytest.mark.skipif(not Portable.available(), reason="this interpreter's locks are not measured")
 
@@ -278,6 +279,39 @@ def test_a_lock_is_released_if_its_wait_cannot_be_noted_any_more(
     monkeypatch.undo()
     assert is_free(lock)
     assert not portable.measures.is_waiting(threading.get_native_id())
+
+
+def test_a_trace_function_that_raises_leaves_no_lock_locked(portable: Portable) -> None:
+    """A debugger's, or one in which a handler runs. When it is told of a return it is too late: that is a limit."""
+    events = 0
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal events
+        if frame.f_code is not Way.take.__code__ or event == "return":
+            return None
+        events += 1
+        if events == raises_at:
+            raise Interrupted
+        return trace
+
+    raises_at, raised = 0, True
+    while raised:
+        raises_at, events, raised = raises_at + 1, 0, False
+        lock = threading.Lock()
+        end = held(lock)
+        timer = threading.Timer(0.005, end)
+        timer.start()
+        try:
+            sys.settrace(trace)
+            with lock:
+                sys.settrace(None)
+        except Interrupted:
+            raised = True
+        finally:
+            sys.settrace(None)
+        timer.join(DEADLINE)
+        assert is_free(lock), raises_at
+    assert raises_at > 8
 
 
 @pytest.mark.parametrize("is_waited_for", [False, True])
