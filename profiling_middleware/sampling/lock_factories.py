@@ -13,7 +13,7 @@ import threading
 from typing import Any
 
 from profiling_middleware.sampling.lock_observer import CLOCK, Observer, Wait
-from profiling_middleware.sampling.lock_types import lock_type, rlock_type
+from profiling_middleware.sampling.lock_types import IS_MADE_BY_CALL, lock_type, rlock_type
 from profiling_middleware.sampling.lock_ways import ALLOCATE, LOCK_TYPE, RLOCK_TYPE
 
 _OWN = ALLOCATE, LOCK_TYPE, RLOCK_TYPE
@@ -25,8 +25,11 @@ class LockFactories:
 
     def __init__(self, observer: Observer) -> None:
         lock = lock_type(observer)
-        # Before 3.13 a builtin function makes locks, which is no method where a class has it; nor is this.
-        make: Any = lock if isinstance(threading.Lock, type) else functools.partial(lock)
+        make: Any = lock
+        if not IS_MADE_BY_CALL:
+            # A builtin function is no method where a class has it; nor is this.
+            make = functools.partial(lock.__new__, lock)
+            make.__module__, make.__name__, make.__qualname__ = "_thread", "allocate_lock", "allocate_lock"
         self._replacements: dict[tuple[Any, str], Any] = {
             (threading, "Lock"): make,
             (threading, "_allocate_lock"): make,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 from typing import Any
 
 from profiling_middleware.failures import raised_by_a_handler
 from profiling_middleware.sampling.lock_observer import Observer
 from profiling_middleware.sampling.lock_ways import ALLOCATE, LOCK_TYPE, RLOCK_TYPE, Answer, Door, Way, ways_in
+
+# Since 3.13 the type makes them, before a function does.
+IS_MADE_BY_CALL = isinstance(threading.Lock, type)
 
 
 def _unbound(name: str) -> property:
@@ -24,7 +28,8 @@ class _Like(type):
     """Makes every lock an instance and every lock type a subclass, whoever made it and when."""
 
     original: type
-    __enter__, __exit__, release = _unbound("__enter__"), _unbound("__exit__"), _unbound("release")
+    __enter__, __exit__ = _unbound("__enter__"), _unbound("__exit__")
+    acquire, release = _unbound("acquire"), _unbound("release")
 
     def __instancecheck__(cls, instance: object) -> bool:
         return isinstance(instance, cls.original)
@@ -33,12 +38,38 @@ class _Like(type):
         return issubclass(subclass, cls.original) or super().__subclasscheck__(subclass)
 
 
-class _Measured(metaclass=_Like):
-    """What both kinds do. Where nobody waits, only C runs: see `lock_ways`."""
+class _NotCalled(_Like):
+    """Of a type that makes no instances when it is called."""
 
-    __slots__ = ("__enter__", "__exit__", "__weakref__", "_lock", "_tries", "_way", "release")
+    def __call__(cls, *_: Any, **__: Any) -> Any:
+        raise TypeError(f"cannot create '_thread.{cls.__name__}' instances")
+
+
+def _acquire(way: Way, tries: Answer, blocking: Any = True, timeout: Any = -1) -> bool:
+    """As the original's. Unlike `with` it may be left by a handler's exception with the lock, as there."""
+    acquires = None
+    if blocking is not True or timeout != -1:
+        if not blocking:
+            return bool(way.original.acquire(blocking, timeout))
+        ALLOCATE().acquire(blocking, timeout)  # refuses what cannot be meant
+        acquires = Answer(partial(way.original.acquire, blocking, timeout))
+    if tries:
+        return True
+    return way.take(acquires)
+
+
+class _Measured(metaclass=_Like):
+    """What both kinds do. Where nobody waits, only C runs: see `lock_ways`.
+
+    Whoever calls a method calls C: after such a call the interpreter looks for signals, in the frame of who called, and
+    after that of a function in Python it does not. Condition.wait counts on it: the next place would be in its
+    `finally`, before it has its lock again.
+    """
+
+    __slots__ = ("__enter__", "__exit__", "__weakref__", "_lock", "_way", "acquire", "release")
 
     original: type
+    acquire: Any
     release: Any
 
     def _stands_for(self, original: Any, observer: Observer, saves: Any = None) -> bool:
@@ -46,8 +77,9 @@ class _Measured(metaclass=_Like):
         try:
             self._lock = original
             self._way = way = Way(original, observer, saves)
-            self._tries, self.__enter__ = ways_in(original, way)
+            tries, self.__enter__ = ways_in(original, way)
             self.__exit__, self.release = way.__exit__, way
+            self.acquire = partial(_acquire, way, tries)
         except Exception as error:
             if raised_by_a_handler(error):
                 raise
@@ -57,18 +89,6 @@ class _Measured(metaclass=_Like):
     @property  # type: ignore[misc]
     def __class__(self) -> type:
         return type(self).original
-
-    def acquire(self, blocking: Any = True, timeout: Any = -1) -> bool:
-        """As the original's. Unlike `with` it may be left by a handler's exception with the lock, as there."""
-        acquires = None
-        if blocking is not True or timeout != -1:
-            if not blocking:
-                return bool(self._lock.acquire(blocking, timeout))
-            ALLOCATE().acquire(blocking, timeout)  # refuses what cannot be meant
-            acquires = Answer(partial(self._lock.acquire, blocking, timeout))
-        if self._tries:
-            return True
-        return self._way.take(acquires)
 
     def _at_fork_reinit(self) -> None:
         self._lock._at_fork_reinit()
@@ -85,7 +105,9 @@ class _Measured(metaclass=_Like):
 def lock_type(observer: Observer) -> type:
     """For `_thread.lock`, of which nothing can be derived."""
 
-    class lock(_Measured):  # noqa: N801 - as the original is called
+    kind: type = _Like if IS_MADE_BY_CALL else _NotCalled
+
+    class lock(_Measured, metaclass=kind):  # type: ignore[metaclass]  # noqa: N801 - as the original is called
         __slots__ = ("locked",)
 
         original = LOCK_TYPE
@@ -101,15 +123,8 @@ def lock_type(observer: Observer) -> type:
         def __init_subclass__(cls) -> None:
             raise TypeError("type '_thread.lock' is not an acceptable base type")
 
-        def acquire_lock(self, blocking: Any = True, timeout: Any = -1) -> bool:
-            return self.acquire(blocking, timeout)
-
-        def release_lock(self) -> None:
-            self.release()
-
-        def locked_lock(self) -> bool:
-            return bool(self.locked())
-
+    for name, synonym in (("acquire", "acquire_lock"), ("release", "release_lock"), ("locked", "locked_lock")):
+        setattr(lock, synonym, next(vars(kind)[name] for kind in lock.__mro__ if name in vars(kind)))
     lock.__module__, lock.__qualname__ = "_thread", "lock"
     return lock
 

@@ -46,14 +46,12 @@ _REPLACEMENTS = (
     "sampling.lock_types:_Measured.__repr__",
     "sampling.lock_types:_Measured._at_fork_reinit",
     "sampling.lock_types:_Measured._stands_for",
-    "sampling.lock_types:_Measured.acquire",
+    "sampling.lock_types:_NotCalled.__call__",
+    "sampling.lock_types:_acquire",
     "sampling.lock_types:_unbound.<locals>.<lambda>",
     "sampling.lock_types:_unbound.<locals>.method",
     "sampling.lock_types:lock_type.<locals>.lock.__init_subclass__",
     "sampling.lock_types:lock_type.<locals>.lock.__new__",
-    "sampling.lock_types:lock_type.<locals>.lock.acquire_lock",
-    "sampling.lock_types:lock_type.<locals>.lock.locked_lock",
-    "sampling.lock_types:lock_type.<locals>.lock.release_lock",
     "sampling.lock_types:rlock_type.<locals>.RLock.__new__",
     "sampling.lock_ways:Answer.__init__",  # a part of take, and of acquire
     "sampling.lock_ways:Way.release_plainly",  # a part of _at_fork_reinit

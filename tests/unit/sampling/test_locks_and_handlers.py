@@ -281,6 +281,33 @@ def test_a_lock_is_released_if_its_wait_cannot_be_noted_any_more(
     assert not portable.measures.is_waiting(threading.get_native_id())
 
 
+@pytest.mark.parametrize("timeout", [None, DEADLINE])
+@pytest.mark.parametrize("kind", ["Lock", "RLock"])
+def test_a_condition_whose_wait_a_handler_ends_has_its_lock_again_before(
+    kind: str, timeout: float | None, handler: Handler, portable: Portable
+) -> None:
+    """Right after the wait, where the interpreter looks for signals after a call of C."""
+    lock = getattr(threading, kind)()
+    condition = threading.Condition(lock)
+
+    def notifies() -> None:
+        with condition:
+            condition.notify()
+            -handler  # type: ignore[operator]  # noqa: B018
+
+    def waits() -> None:
+        with condition:
+            other.start()
+            condition.wait(timeout)
+
+    other = threading.Thread(target=notifies)
+    handler.begin(1)
+    with pytest.raises(Interrupted):
+        waits()
+    other.join(DEADLINE)
+    assert is_free(lock)
+
+
 def test_a_trace_function_that_raises_leaves_no_lock_locked(portable: Portable) -> None:
     """A debugger's, or one in which a handler runs. When it is told of a return it is too late: that is a limit."""
     events = 0
