@@ -57,21 +57,21 @@ class LockLog:
 
     def begins(self, wait: Wait, way: Way | None, frame: FrameType) -> None:
         """Notes a wait; `way` is None for the end of a thread."""
-        asked = time.monotonic_ns()
+        began = time.monotonic_ns()
         if len(self.waits) >= self._limit:
             self.dropped += 1
             return
         wait.stack, wait.thread, wait.way, wait.work = self._stack(frame), _caller(), way, CURRENT.get(None)
         outer = self.outermost.get(wait.thread.native_id)
         wait.is_inner = outer is not None and not outer.ended_ns
-        wait.log, wait.began_ns = self, time.monotonic_ns()
+        wait.log, wait.began_ns = self, began
         if not wait.is_inner:
             self.outermost[wait.thread.native_id] = wait
         if way is not None:
             way.waits.add(wait)
             way.note_releases()
         self.waits.append(wait)
-        self._note_cost(wait.began_ns - asked)
+        self._note_cost(time.monotonic_ns() - began)
 
     def released(self, way: Way, at_ns: int, frame: FrameType) -> None:
         """Notes a release, unless nobody waited; afterwards none is noted until somebody waits again."""

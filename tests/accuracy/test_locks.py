@@ -238,7 +238,7 @@ def test_a_future_is_on_who_waits_for_it_and_the_pools_own_waits_are_idle(collec
     assert delay(found.block, "concurrent.futures.thread._worker", wait="lock") == 0
 
 
-def test_what_a_busy_thread_waited_for_a_lock_is_not_seen_again_by_looks(collect: Collect) -> None:
+def test_what_a_busy_thread_waited_for_a_lock_is_not_seen_again_by_looks(engine: Engine, collect: Collect) -> None:
     waited, lock, done = Waited(), threading.Lock(), threading.Event()
     stood_still: list[int] = []
 
@@ -263,9 +263,9 @@ def test_what_a_busy_thread_waited_for_a_lock_is_not_seen_again_by_looks(collect
 
     found = collect(hold, wait_and_work)
     assert delay(found.block, ".wait_and_work", wait="lock") == pytest.approx(waited.ns, rel=0.05)
-    # On a busy machine it waits for a core as well.
+    # On a busy machine it waits for a core as well, and the portable engine knows where only when it waits again.
     whole = delay(found.block, ".wait_and_work") + delay(found.block, "<not seen waiting>")
-    assert whole == pytest.approx(stood_still[0], rel=0.25)
+    assert (0.5 if engine.name == "python" else 0.75) * stood_still[0] <= whole <= 1.25 * stood_still[0]
 
 
 class Hears:
