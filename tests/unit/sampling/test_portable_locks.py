@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from engine_kit import DEADLINE, Heard
+from engine_kit import DEADLINE, Heard, look_until
 from lock_kit import Portable, held
 
 from profiling_middleware.contentions import ContentionEvents
@@ -545,3 +545,27 @@ def test_the_profile_says_what_is_not_measured(open_engine: Callable[..., Engine
     engine.detach(heard)
     assert said() == []
     engine.detach(other)
+
+
+def test_what_was_waited_for_a_measured_lock_is_marked_in_what_looks_see(open_engine: Callable[..., Engine]) -> None:
+    engine, heard = open_engine("python"), Heard(wants_waits=True, wait_moments_ns=1)
+    engine.attach(heard)
+    lock, begun, done = threading.Lock(), threading.Event(), threading.Event()
+
+    def waits() -> None:
+        begun.set()
+        for _ in range(2):
+            lock.acquire(timeout=0.1)
+        done.set()
+
+    lock.acquire()
+    thread = threading.Thread(target=waits, name="waits")
+    thread.start()
+    assert begun.wait(DEADLINE)
+    look_until(engine, done)
+    engine.detach(heard)
+    thread.join(DEADLINE)
+    told = sum(wait.delay_ns for wait in heard.lock_waits if wait.stack.frames[0].function.endswith(".waits"))
+    marked = sum(sample.lock_ns for sample in heard.samples if sample.thread.name == "waits")
+    assert told >= 190e6
+    assert marked == pytest.approx(told, rel=0.1)
