@@ -47,3 +47,17 @@ def _place(error: BaseException | None) -> _Place:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return type(error), trace.tb_frame.f_code if trace is not None else None, trace.tb_lineno if trace else 0
+
+
+def raised_by_a_handler(error: BaseException) -> bool:
+    """Whether it came from a signal handler that ran in between: whoever catches failures of its own has to pass it on.
+
+    A handler is known by what it is given: the frame that it has interrupted.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        interrupted, trace = trace.tb_frame, trace.tb_next
+        for value in trace.tb_frame.f_locals.values():
+            if value is interrupted or (type(value) is tuple and any(one is interrupted for one in value)):
+                return True
+    return False

@@ -10,10 +10,12 @@ import threading
 import weakref
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from profiling_middleware.imports import Imports
 from profiling_middleware.threads import OwnThread
+
+_T = TypeVar("_T")
 
 # A child that hangs is worse than a fork that waits: longer than boto3 takes to be imported on a busy machine.
 _IMPORT_SECONDS = 3.0
@@ -72,6 +74,7 @@ class Process:
         self.imports = Imports()
         self.aliases: set[str] = set()
         """Instances by which other workers know this process, beside its profiler's own."""
+        self._only: dict[Callable[[], Any], Any] = {}
         self._hooked = False
         self._flushed = False
         self._forked = False
@@ -87,6 +90,14 @@ class Process:
         """The middlewares that are mounted in this process."""
         with self.lock:
             return list(self._mounted)
+
+    def only(self, make: Callable[[], _T]) -> _T:
+        """The one that `make` has made for this process, when it was asked for first."""
+        with self.lock:
+            if make not in self._only:
+                self._only[make] = make()
+            made: _T = self._only[make]
+            return made
 
     def mount(self, mounted: Mounted) -> None:
         """Remembers a middleware for as long as it lives."""

@@ -43,8 +43,10 @@ class _Code:
 class StackTable:
     """The stacks seen so far, bounded: when full it begins anew and counts that."""
 
-    def __init__(self, limit: int = _MAX_KNOWN) -> None:
+    def __init__(self, limit: int = _MAX_KNOWN, hidden: str | None = None) -> None:
+        """Functions whose names begin with `hidden` are left out at the leaf."""
         self._limit = limit
+        self.hidden = hidden
         self._codes: dict[int, _Code] = {}
         self._by_position: dict[tuple[int, ...], Stack] = {}
         self._by_frames: dict[tuple[Frame, ...], Stack] = {}
@@ -135,6 +137,8 @@ class StackTable:
             self._codes[code].frame(instruction)
             for code, instruction in zip(position[::2], position[1::2], strict=True)
         ]
+        while self.hidden is not None and frames and frames[0].function.startswith(self.hidden):
+            del frames[0]
         if truncated:
             frames.append(TRUNCATED)
         return self.intern(tuple(frames))

@@ -15,15 +15,15 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from profiling_middleware.contentions import ContentionEvents
 from profiling_middleware.failures import Failures
 from profiling_middleware.instruments import WaitListener
 from profiling_middleware.instruments.chains import parents, running_frames, suspended_frames
-from profiling_middleware.instruments.events import ContentionEvents
 from profiling_middleware.instruments.operations import Ending, Operation, endings, operations
-from profiling_middleware.instruments.waiting import WaitTable
 from profiling_middleware.labels import CURRENT
 from profiling_middleware.model import Contention, Stack, Thread
 from profiling_middleware.stacks import StackTable
+from profiling_middleware.waiters import WaitTable
 
 # What waits this short did not wait: the original only went round once more.
 _LEAST_WAIT_NS = 20_000

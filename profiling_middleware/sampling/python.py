@@ -15,6 +15,7 @@ import time
 from types import FrameType
 
 from profiling_middleware.model import Frame, Reason, Sample, Stack, Thread
+from profiling_middleware.process import THIS_PROCESS
 from profiling_middleware.sampling.clocks import (
     OwnCpu,
     RunState,
@@ -23,6 +24,8 @@ from profiling_middleware.sampling.clocks import (
 )
 from profiling_middleware.sampling.engine import EngineReport, Listener
 from profiling_middleware.sampling.estimated import EstimatedClocks
+from profiling_middleware.sampling.lock_log import HIDDEN
+from profiling_middleware.sampling.lock_waits import LockWaits
 from profiling_middleware.sampling.watched import WatchedThread, WatchedThreads
 from profiling_middleware.stacks import StackTable
 
@@ -51,7 +54,9 @@ class PythonEngine:
         self._listeners: list[Listener] = []
         self._clocks = ThreadClocks() if ThreadClocks.available() else EstimatedClocks()
         self._states = RunStates()
-        self._stacks = StackTable()
+        self._stacks = StackTable(hidden=HIDDEN)
+        self._locks = THIS_PROCESS.only(LockWaits)
+        self._locks_cost_ns = self._locks.cost_ns
         self._own_stack = self._stacks.intern((_OWN_FRAME,))
         self._ended = Thread("ended threads", 0)
         self._threads = WatchedThreads(self._clocks, self._stacks)
@@ -75,10 +80,8 @@ class PythonEngine:
             f"work shorter than the switch interval ({switch}) between two waits is mostly not seen running: its "
             "CPU time is exact and stands under <not seen running>",
         )
-        if any(listener.hears_waits for listener in self._listeners):
-            known = (*known, "this engine sees waits for locks by looks only, and not who made others wait")
-        if any(listener.wait_moments_ns for listener in self._listeners):
-            known = (*known, "this engine does not tell when each wait for a lock was")
+        if any(map(_wants_locks, self._listeners)):
+            known = (*known, *self._locks.limits)
         if not self._clocks.exact:
             return (*known, "this system has no CPU clocks for threads: the process's CPU time is shared by estimate")
         if self._states.available:
@@ -94,12 +97,18 @@ class PythonEngine:
         else:
             self._begin()
         self._listeners.append(listener)
+        if _wants_locks(listener):
+            self._locks.attach(listener)
 
     def detach(self, listener: Listener) -> None:
         if listener not in self._listeners:
             return
         self._cut()
+        self._locks.forget(listener)
         self._listeners.remove(listener)
+        if not any(map(_wants_locks, self._listeners)):
+            for watched in self._threads.all():
+                watched.locks_ns = 0  # they are counted anew the next time
         if not self._listeners:
             self.close()
 
@@ -108,10 +117,13 @@ class PythonEngine:
             self._cut()
 
     def set_wait_rates(self, block_rate_ns: int, mutex_fraction: int) -> None:
-        """It measures no lock by itself."""
+        self._locks.set_rates(block_rate_ns, mutex_fraction)
 
     def look(self) -> float:
         self._observe(everything=False)
+        self._locks.look()
+        if self._locks.is_crowded:
+            self._locks.keep_threads({watched.native_id for watched in self._threads.all()})
         spent = self._own.total_ns() - self._own_looked_ns
         self._own_looked_ns += spent
         # The thread does more than look, such as ending a capture: that is no reason to look less often afterwards.
@@ -130,7 +142,7 @@ class PythonEngine:
     def report(self) -> EngineReport:
         return EngineReport(
             looks=self._looks,
-            cpu_ns=self._own.total_ns(),
+            cpu_ns=self._own.total_ns() + self._locks.cost_ns - self._locks_cost_ns,
             lost_stacks=self._lost,
             not_placed_ns=self._not_placed_ns,
             table_clears=self._stacks.clears,
@@ -143,6 +155,8 @@ class PythonEngine:
         """Nothing to do."""
 
     def close(self) -> None:
+        for listener in self._listeners:
+            self._locks.forget(listener)
         self._listeners.clear()
         self._threads.clear()
         self._states.close()
@@ -165,6 +179,7 @@ class PythonEngine:
         now = time.monotonic_ns()
         self._looks += 1
         self._clocks.refresh()
+        self._locks.catch_up()
         unseen = time.process_time_ns() - self._own.total_ns() - self._accounted_ns
         samples: list[Sample] = []
         if unseen > _SLACK_NS or everything:
@@ -206,6 +221,7 @@ class PythonEngine:
                 self._close_wait(watched, self._last_ns, samples)
                 self._give_up(watched, self._last_ns, samples)
             self._threads.forget(watched)
+            self._locks.forget_thread(watched.native_id)
             self._states.forget(watched.native_id)
             return 0
         if spent:
@@ -232,7 +248,9 @@ class PythonEngine:
             cpu = spent + watched.carried_ns
             watched.carried_ns = 0
             # What it has waited since it was seen last, it has waited somewhere else.
-            samples.append(Sample(now, watched.thread, seen, cpu, now - watched.since_ns, moving=True))
+            passed = now - watched.since_ns
+            locks = self._lock_waits(watched, now, passed)
+            samples.append(Sample(now, watched.thread, seen, cpu, passed, lock_ns=locks, moving=True))
             watched.since_ns = now
         else:
             watched.carried_ns += spent
@@ -244,7 +262,8 @@ class PythonEngine:
         state = self._states.of(watched.native_id)
         if state is RunState.WAITING:
             self._stacks.seen_waiting(leaf)
-            watched.reason = self._states.reason
+            measured = self._locks.is_waiting(watched.native_id)
+            watched.reason = Reason.MEASURED if measured else self._states.reason
             return False
         watched.reason = Reason.UNKNOWN
         # Who is about to run was either interrupted in its work, or has just been woken from a wait and not worked
@@ -254,8 +273,16 @@ class PythonEngine:
     def _close_wait(self, watched: WatchedThread, until: int, samples: list[Sample]) -> None:
         waited = until - watched.since_ns
         if waited > 0:
-            samples.append(Sample(until, watched.thread, watched.stack, 0, waited, reason=watched.reason))
+            locks, reason = self._lock_waits(watched, until, waited), watched.reason
+            samples.append(Sample(until, watched.thread, watched.stack, 0, waited, lock_ns=locks, reason=reason))
             watched.since_ns = until
+
+    def _lock_waits(self, watched: WatchedThread, until: int, passed: int) -> int:
+        """How much of the time that passed up to `until` is told as contentions, too."""
+        # Not more than passed: it may have come back from its lock since.
+        part = max(0, min(passed, self._locks.waited_ns(watched.native_id, until) - watched.locks_ns))
+        watched.locks_ns += part
+        return part
 
     def _give_up(self, watched: WatchedThread, now: int, samples: list[Sample], before: Stack | None = None) -> None:
         """Puts what was carried below the callers that the stacks before and now have in common."""
@@ -281,8 +308,13 @@ class PythonEngine:
         samples.append(Sample(now, thread, self._own_stack, own - self._own_given_ns, 0))
         self._own_given_ns = own
         self._deliver(samples)
+        self._locks.flush()
 
     def _deliver(self, samples: list[Sample]) -> None:
         if samples:
             for listener in self._listeners:
                 listener.receive(samples)
+
+
+def _wants_locks(listener: Listener) -> bool:
+    return listener.hears_waits or listener.wait_moments_ns > 0

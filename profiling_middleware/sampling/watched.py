@@ -18,7 +18,9 @@ _NEW_FRAME = Frame("<not seen yet>", "", 0, 0)
 class WatchedThread:
     """A thread and what is known of it since the last look."""
 
-    __slots__ = ("carried_ns", "cpu_ns", "ident", "native_id", "ran_ns", "reason", "since_ns", "stack", "thread")
+    __slots__ = (
+        "carried_ns", "cpu_ns", "ident", "locks_ns", "native_id", "ran_ns", "reason", "since_ns", "stack", "thread"
+    )  # fmt: skip
 
     def __init__(self, ident: int | None, native_id: int, name: str, cpu_ns: int, now: int, stack: Stack) -> None:
         self.ident = ident
@@ -29,6 +31,8 @@ class WatchedThread:
         self.stack = stack
         self.since_ns = now
         """Until when its elapsed time has been handed out."""
+        self.locks_ns = 0
+        """What has been handed out of its waits for measured locks."""
         self.carried_ns = 0
         """CPU time that has no stack yet."""
         self.ran_ns = now

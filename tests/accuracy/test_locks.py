@@ -39,10 +39,11 @@ class Waited:
             self.ns += ns
 
 
-@pytest.fixture(params=["native", "polling"])
+@pytest.fixture(params=["native", "polling", "python"])
 def engine(request: pytest.FixtureRequest, need_native: Callable[[], None]) -> Iterator[Engine]:
-    """Both kinds of the native engine in turn."""
-    need_native()
+    """Each of the engines in turn."""
+    if request.param != "python":
+        need_native()
     engine = make_engine(Settings(engine=request.param, max_overhead=1.0))
     yield engine
     engine.close()
@@ -59,11 +60,9 @@ def collect(engine: Engine) -> Collect:
         for thread in threads:
             thread.start()
         give_up = time.monotonic() + DEADLINE
-        while any(thread.is_alive() for thread in threads):
+        while alive := [thread for thread in threads if thread.is_alive()]:
             assert time.monotonic() < give_up
-            threads[0].join(min(engine.look(), 0.1))
-            for thread in threads:
-                thread.join(0.01)
+            alive[0].join(min(engine.look(), 0.1))
         engine.detach(collector)
         return collector.collected()
 
@@ -83,8 +82,9 @@ def contended(lock: Any, waited: Waited) -> Callable[[], None]:
 
 
 LOCKS: dict[str, Callable[[], Any]] = {
-    "Lock": threading.Lock,
-    "RLock": threading.RLock,
+    # By their names at the time: the portable engine replaces them.
+    "Lock": lambda: threading.Lock(),
+    "RLock": lambda: threading.RLock(),
     "Condition": threading.Condition,
     "Semaphore": threading.Semaphore,
     "BoundedSemaphore": threading.BoundedSemaphore,
@@ -92,16 +92,18 @@ LOCKS: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("kind", LOCKS)
-def test_waits_for_a_lock_are_on_who_waits_and_on_who_releases_it(kind: str, collect: Collect) -> None:
+def test_waits_for_a_lock_are_on_who_waits_and_on_who_releases_it(kind: str, engine: Engine, collect: Collect) -> None:
     waited = Waited()
     hold = contended(LOCKS[kind](), waited)
     found = collect(*[hold] * THREADS)
 
     assert delay(found.block, ".hold_in_turn", wait="lock") == pytest.approx(waited.ns, rel=0.05)
     assert delay(found.mutex, ".hold_in_turn", wait="lock") == pytest.approx(waited.ns, rel=0.05)
-    # What was waited for the lock is not in what looks see; what they see of so short a time is approximate.
+    # What was waited for the lock is not in what looks see; what they see of so short a time is approximate. Those of
+    # the portable engine know of a thread that has ended only where they saw it last.
     slept = THREADS * ROUNDS * HOLD * 1e9
-    assert 0.4 * slept <= delay(found.block, ".hold_in_turn", wait="sleep") <= 1.3 * slept
+    least = 0.25 if engine.name == "python" else 0.4
+    assert least * slept <= delay(found.block, ".hold_in_turn", wait="sleep") <= 1.3 * slept
 
 
 def test_who_waits_on_after_a_release_waits_because_of_it(collect: Collect) -> None:
@@ -236,7 +238,7 @@ def test_a_future_is_on_who_waits_for_it_and_the_pools_own_waits_are_idle(collec
     assert delay(found.block, "concurrent.futures.thread._worker", wait="lock") == 0
 
 
-def test_what_a_busy_thread_waited_for_a_lock_is_not_seen_again_by_looks(collect: Collect) -> None:
+def test_what_a_busy_thread_waited_for_a_lock_is_not_seen_again_by_looks(engine: Engine, collect: Collect) -> None:
     waited, lock, done = Waited(), threading.Lock(), threading.Event()
     stood_still: list[int] = []
 
@@ -261,9 +263,9 @@ def test_what_a_busy_thread_waited_for_a_lock_is_not_seen_again_by_looks(collect
 
     found = collect(hold, wait_and_work)
     assert delay(found.block, ".wait_and_work", wait="lock") == pytest.approx(waited.ns, rel=0.05)
-    # On a busy machine it waits for a core as well.
+    # On a busy machine it waits for a core as well, and the portable engine knows where only when it waits again.
     whole = delay(found.block, ".wait_and_work") + delay(found.block, "<not seen waiting>")
-    assert whole == pytest.approx(stood_still[0], rel=0.25)
+    assert (0.5 if engine.name == "python" else 0.75) * stood_still[0] <= whole <= 1.25 * stood_still[0]
 
 
 class Hears:

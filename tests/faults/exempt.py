@@ -25,7 +25,7 @@ _MIDDLEWARE = (
     "middleware.wsgi_work:ObservedBody.close",
     "tracing.requests:RequestSpan.send",
 )
-# What stands in the place of methods of asyncio, anyio and concurrent.futures while somebody listens.
+# What stands in the place of methods of asyncio, anyio, concurrent.futures and threading while somebody listens.
 _REPLACEMENTS = (
     "instruments.asyncio_locks:AsyncioLocks._waiting_method.<locals>.method",
     "instruments.asyncio_locks:AsyncioLocks._measured",
@@ -35,6 +35,27 @@ _REPLACEMENTS = (
     "tracing.executors:ExecutorWork._run_sync.<locals>.run_sync",
     "tracing.executors:ExecutorWork._measured.<locals>.measured",
     "tracing.steps:LoopSteps._replace.<locals>.run",
+    "sampling.lock_factories:_join.<locals>.join",
+    "sampling.lock_log:LockNotes.begins",
+    "sampling.lock_log:LockNotes.released",
+    "sampling.lock_observer:Wait.__init__",  # a part of those that follow
+    "sampling.lock_types:_Like.__instancecheck__",
+    "sampling.lock_types:_Like.__subclasscheck__",
+    "sampling.lock_types:_Measured.__class__",
+    "sampling.lock_types:_Measured.__reduce_ex__",
+    "sampling.lock_types:_Measured.__repr__",
+    "sampling.lock_types:_Measured._at_fork_reinit",
+    "sampling.lock_types:_Measured._stands_for",
+    "sampling.lock_types:_NotCalled.__call__",
+    "sampling.lock_types:_acquire",
+    "sampling.lock_types:_unbound.<locals>.<lambda>",
+    "sampling.lock_types:_unbound.<locals>.method",
+    "sampling.lock_types:lock_type.<locals>.lock.__init_subclass__",
+    "sampling.lock_types:lock_type.<locals>.lock.__new__",
+    "sampling.lock_types:rlock_type.<locals>.RLock.__new__",
+    "sampling.lock_ways:Answer.__init__",  # a part of take, and of acquire
+    "sampling.lock_ways:Way.release_plainly",  # a part of _at_fork_reinit
+    "sampling.lock_ways:Way.take",
     "sampling._native:enlist",  # the interpreter's get_native_id; in C, it can only run out of memory
 )
 # What the interpreter calls in the main thread, wherever that is.

@@ -78,7 +78,9 @@ class Seams:
                     self._marks[number] = RAISED
                 raise RuntimeError("a fault that was put here")
         elif self._marks is not None and self._armed < 0:
-            own = threading.current_thread().name.startswith(OWN_THREADS) or os.getpid() != self._process
+            # Not current_thread(): it makes one for a thread being born, and with it locks, which are seams themselves.
+            thread = getattr(threading, "_active", {}).get(threading.get_ident())
+            own = (thread is not None and thread.name.startswith(OWN_THREADS)) or os.getpid() != self._process
             by_service = REACHED_BY_SERVICE | (REACHED_BY_REQUESTS if self.serves else 0)
             self._marks[number] |= REACHED if own else REACHED | by_service
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import signal
+from collections.abc import Callable
 
 import pytest
 
 from profiling_middleware import failures
-from profiling_middleware.failures import Failures
+from profiling_middleware.failures import Failures, raised_by_a_handler
 
 SAID = "profiling: an internal step failed; the service is not affected"
 
@@ -69,3 +71,36 @@ def test_a_log_that_raises_does_no_harm(logger: logging.Logger, monkeypatch: pyt
     fail(kept, ValueError())
 
     assert kept.count == 1
+
+
+def test_what_a_signal_handler_raises_is_told_from_what_fails_by_itself() -> None:
+    def handle_with_names(number: int, frame: object) -> None:
+        raise TimeoutError
+
+    def handle_anything(*arguments: object) -> None:
+        raise TimeoutError
+
+    def helps() -> None:
+        raise TimeoutError
+
+    def handle_through_another(number: int, frame: object) -> None:
+        helps()
+
+    def fails(frame: object) -> None:
+        raise TimeoutError
+
+    def caught(work: Callable[[], object]) -> BaseException:
+        with pytest.raises(TimeoutError) as info:
+            work()
+        return info.value
+
+    before = signal.getsignal(signal.SIGUSR1)
+    try:
+        for handler in (handle_with_names, handle_anything, handle_through_another):
+            signal.signal(signal.SIGUSR1, handler)
+            assert raised_by_a_handler(caught(lambda: signal.raise_signal(signal.SIGUSR1)))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert not raised_by_a_handler(caught(helps))
+    assert not raised_by_a_handler(caught(lambda: fails(None)))
+    assert not raised_by_a_handler(TimeoutError())

@@ -388,3 +388,11 @@ print(time.monotonic() - began < 5)
     )
 
     assert (ran.returncode, ran.stdout) == (0, "True\n")
+
+
+def test_there_is_one_of_a_kind_in_a_process() -> None:
+    process = Process()
+    one = process.only(dict)
+    assert process.only(dict) is one
+    assert process.only(list) is not one
+    assert Process().only(dict) is not one

@@ -212,6 +212,23 @@ def test_a_stack_of_512_frames_is_whole_and_a_deeper_one_is_cut_visibly() -> Non
     assert frames.count(TRUNCATED) == 1
 
 
+def test_what_is_hidden_is_left_out_at_the_leaf_only() -> None:
+    def hidden(inner: Callable[[], Stack | None]) -> Stack | None:
+        return inner()
+
+    def shown(inner: Callable[[], Stack | None]) -> Stack | None:
+        return inner()
+
+    table = StackTable(hidden=f"{MODULE}.test_what_is_hidden_is_left_out_at_the_leaf_only.<locals>.hidden")
+    leaf = hidden(lambda: table.take(sys._getframe(1)))
+    assert leaf is not None
+    assert leaf.frames[0].function.endswith(".test_what_is_hidden_is_left_out_at_the_leaf_only")
+    both = hidden(lambda: shown(lambda: table.take(sys._getframe(1))))
+    assert both is not None
+    names = [frame.function.rpartition(".")[2] for frame in both.frames]
+    assert names[:3] == ["shown", "<lambda>", "hidden"]
+
+
 def test_interning_gives_one_object_for_equal_frames() -> None:
     table, frames = StackTable(), (Frame("f", "a.py", 1, 1),)
 

@@ -13,8 +13,8 @@ from typing import Any
 import anyio
 import pytest
 
+from profiling_middleware.contentions import ContentionEvents
 from profiling_middleware.instruments.asyncio_locks import AsyncioLocks
-from profiling_middleware.instruments.events import ContentionEvents
 from profiling_middleware.instruments.operations import endings, operations
 from profiling_middleware.model import Contention
 

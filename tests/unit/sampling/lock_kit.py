@@ -3,10 +3,50 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from engine_kit import DEADLINE
+from engine_kit import DEADLINE, Heard
+
+from profiling_middleware.model import Contention
+from profiling_middleware.sampling.lock_waits import LockWaits
+from profiling_middleware.sampling.lock_ways import can_be_measured
+
+
+class Portable(Heard):
+    """Measures locks as the portable engine does, and hears of it."""
+
+    available = staticmethod(can_be_measured)
+
+    def __init__(self, measures: LockWaits | None = None) -> None:
+        super().__init__()
+        self.hears_waits = True
+        self.measures = measures or LockWaits()
+        self.contentions: list[Contention] = []
+
+    def receive_contentions(self, contentions: Sequence[Contention]) -> None:
+        self.contentions += contentions
+
+    def observe(self) -> None:
+        self.measures.attach(self)
+
+    def leave(self) -> None:
+        self.measures.detach(self)
+
+    def waits(self) -> float:
+        """How many were recorded since this was asked last."""
+        self.measures.flush()
+        found, self.contentions = self.contentions, []
+        return sum(contention.times for contention in found if contention.waiter is None)
+
+    def releases(self, function: str) -> list[Contention]:
+        """Of those that were heard of since the waits were asked for last, the ones on a function of such a name."""
+        self.measures.flush()
+        found = [one for one in self.contentions if one.waiter is not None]
+        return [one for one in found if one.stack.frames[0].function.endswith(function)]
+
+    def close(self) -> None:
+        self.leave()
 
 
 def held(lock: Any) -> Callable[[], None]:

@@ -1,22 +1,36 @@
-"""The interpreter's locks stay locks while they are observed, in everything that a program can ask of one."""
+"""Locks stay locks while they are observed, in everything that a program can ask of one: whoever observes them."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from engine_kit import DEADLINE
-from lock_kit import held
+from lock_kit import Portable, held
 
 
-class Observer:
-    """The extension, observing or not."""
+class Observer(Protocol):
+    """Who observes, or not."""
+
+    def observe(self) -> None: ...
+
+    def leave(self) -> None: ...
+
+    def waits(self) -> float:
+        """How many were recorded since this was asked last."""
+
+    def close(self) -> None: ...
+
+
+class Native:
+    """The extension."""
 
     def __init__(self) -> None:
         from profiling_middleware.sampling import _native
@@ -32,7 +46,6 @@ class Observer:
         self._native.leave_locks()
 
     def waits(self) -> float:
-        """How many were recorded since this was asked last."""
         return float(sum(times for is_release, _, _, _, times, *_ in self._native.drain()[4] if not is_release))
 
     def close(self) -> None:
@@ -40,11 +53,17 @@ class Observer:
         self._native.clear()
 
 
-@pytest.fixture
-def observer(need_native: Callable[[], None]) -> Iterator[Observer]:
+@pytest.fixture(params=["native", "portable"])
+def observer(request: pytest.FixtureRequest, need_native: Callable[[], None]) -> Iterator[Observer]:
     """Measures."""
-    need_native()
-    observer = Observer()
+    observer: Observer
+    if request.param == "native":
+        need_native()
+        observer = Native()
+    else:
+        if not Portable.available():
+            pytest.skip("this interpreter's locks are not measured")
+        observer = Portable()
     observer.observe()
     yield observer
     observer.close()
@@ -67,6 +86,20 @@ def test_it_is_taken_and_released(lock: Any, observer: Observer) -> None:
         assert lock.acquire(blocking=False) is True
         lock.release()
     assert observer.waits() == 0
+
+
+def test_it_is_taken_and_released_by_what_its_type_has(lock: Any) -> None:
+    kind: Any = type(lock)
+    with contextlib.ExitStack() as stack:
+        assert stack.enter_context(lock) is True
+        assert "unlocked" not in repr(lock)
+    assert "unlocked" in repr(lock)
+    assert kind.acquire(lock) is True
+    kind.release(lock)
+    assert kind.__enter__(lock) is True
+    assert kind.__exit__(lock, None, None, None) is None
+    assert "unlocked" in repr(lock)
+    assert isinstance(lock, contextlib.AbstractContextManager)
 
 
 def test_a_lock_says_whether_it_is_locked(observer: Observer) -> None:
