@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import threading
 import traceback
 from types import TracebackType
 from typing import Any, Self
@@ -39,7 +40,8 @@ class Watch(logging.Handler):
             return on_demand(*given, **named)
 
         def counted_shared(cls: Any, settings: Any) -> Any:
-            watch.work += 1
+            # Where profiling is on it begins by itself, a second after the service.
+            watch.work += threading.current_thread().name != "profiling-start"
             return shared(cls, settings)
 
         self._undo = [(Recorder, "on_demand", on_demand), (Profiler, "shared", Profiler.__dict__["shared"])]
