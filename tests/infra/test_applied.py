@@ -99,11 +99,12 @@ def test_failures_in_the_log_raise_an_alarm(applied: Applied) -> None:
         for each in filters
         for metric in each["metricTransformations"]
     }
-    assert len(counted) == 3
+    assert len(counted) == 4
     assert {(alarm["Namespace"], alarm["MetricName"]) for alarm in alarms} == counted
     assert {(alarm["Threshold"], alarm["ComparisonOperator"]) for alarm in alarms} == {
         (1.0, "GreaterThanOrEqualToThreshold")
     }
+    assert {(alarm["DatapointsToAlarm"], alarm["EvaluationPeriods"]) for alarm in alarms} == {(3, 5), (1, 12)}
 
 
 def test_the_task_runs_the_uploader(
