@@ -67,6 +67,10 @@ run "with_a_bucket_that_is_there" {
     error_message = "The container is told whose bucket it is, and that profiling is off."
   }
   assert {
+    condition     = output.container.memory_mib == 128 && output.container.cpu_units == 40 && output.container.spool.mib == 64
+    error_message = "The container is told what to reserve for the profiler."
+  }
+  assert {
     condition     = length(output.container.arguments) == 0
     error_message = "Off is off."
   }
