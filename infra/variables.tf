@@ -111,7 +111,7 @@ variable "spool_directory" {
 }
 
 variable "alarm_topic_arns" {
-  description = "SNS topics that hear of uploads that fail, and of a spool that cannot be used."
+  description = "SNS topics that hear of uploads that fail, of a spool that cannot be used and of a service that is not profiled."
   type        = list(string)
   default     = []
 }

@@ -67,12 +67,16 @@ run "with_a_bucket_that_is_there" {
     error_message = "The container is told whose bucket it is, and that profiling is off."
   }
   assert {
+    condition     = output.container.memory_mib == 128 && output.container.cpu_units == 40 && output.container.spool.mib == 64
+    error_message = "The container is told what to reserve for the profiler."
+  }
+  assert {
     condition     = length(output.container.arguments) == 0
     error_message = "Off is off."
   }
   assert {
-    condition     = toset([for alarm in aws_cloudwatch_metric_alarm.failures : alarm.threshold]) == toset([1]) && length(aws_cloudwatch_metric_alarm.failures) == 3
-    error_message = "Uploads that fail, captures that are lost and a spool that cannot be used have an alarm each."
+    condition     = toset([for alarm in aws_cloudwatch_metric_alarm.failures : alarm.threshold]) == toset([1]) && length(aws_cloudwatch_metric_alarm.failures) == 4
+    error_message = "Uploads that fail, captures that are lost, a spool that cannot be used and a service that is not profiled have an alarm each."
   }
   assert {
     condition     = alltrue([for alarm in aws_cloudwatch_metric_alarm.failures : alarm.alarm_actions == toset(["arn:aws:sns:eu-west-1:123456789012:on-call"])])
@@ -83,8 +87,24 @@ run "with_a_bucket_that_is_there" {
       not-stored = 1
       lost       = 1
       no-spool   = 0
+      stays-off  = 0
     }
     error_message = "What is said once in each process is not called over when nobody says it again."
+  }
+  assert {
+    condition = {
+      for name, alarm in aws_cloudwatch_metric_alarm.failures : name => [alarm.datapoints_to_alarm, alarm.evaluation_periods]
+      } == {
+      not-stored = [3, 5]
+      lost       = [1, 12]
+      no-spool   = [1, 12]
+      stays-off  = [1, 12]
+    }
+    error_message = "One upload that fails raises no alarm, and one period without a line ends none."
+  }
+  assert {
+    condition     = toset([for alarm in aws_cloudwatch_metric_alarm.failures : alarm.treat_missing_data]) == toset(["notBreaching"])
+    error_message = "A service that writes no lines has no trouble."
   }
   assert {
     condition     = alltrue([for filter in aws_cloudwatch_log_metric_filter.failures : filter.log_group_name == "/ecs/checkout"])

@@ -91,6 +91,10 @@ run "what_the_profiler_needs_of_a_task" {
     error_message = "Memory is reserved for the profiler."
   }
   assert {
+    condition     = jsondecode(module.sample_app[0].container_definitions)[0].cpu == 512
+    error_message = "The task's CPU is reserved for the service and its profiler."
+  }
+  assert {
     condition     = jsondecode(module.sample_app[0].container_definitions)[0].readonlyRootFilesystem
     error_message = "Nothing is written but into volumes."
   }

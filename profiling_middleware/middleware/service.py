@@ -146,7 +146,7 @@ class ProfilerService:
         try:
             self.profiler().start()
         except Exception:
-            self.settings.logger.exception("profiling: not started; the service is not affected")
+            self.settings.logger.exception("profiling: stays off: it cannot be started; the service is not affected")
 
     def stop(self) -> None:
         """Ends it, within the profiler's bound; it may be started again."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from image.build import Image, build
 from image.dockerfile import read_dockerfile
-from image.roots import CHROOT, make_base
+from image.roots import CHROOT, make_base, run_in
 from sample_app.ports import free_port
 from sample_app.pprof_reader import read_pprof
 
@@ -84,6 +84,10 @@ def _try(image: Image, work: Path) -> int:
         assert uid, status
         print(f"runs as uid {uid[1]}")
         assert uid[1] != "0"
+        health = [word.replace(":8000/", f":{port}/") for word in image.health]
+        assert health != image.health, f"asks port 8000: {image.health}"
+        run_in(image.root, health, image.folder, image.environ, image.user)
+        print("its health check finds it well")
         request = urllib.request.Request(f"http://127.0.0.1:{port}/debug/pprof/cpu?seconds=2&upload=0")
         request.add_header("Authorization", "Bearer only-for-trying")
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:

@@ -23,6 +23,7 @@ class Image:
     user: str = "0:0"
     volumes: list[str] = field(default_factory=list)
     command: list[str] = field(default_factory=list)
+    health: list[str] = field(default_factory=list)
 
 
 def build(stages: list[Stage], base: Path, context: Path, work: Path) -> Image:
@@ -58,7 +59,9 @@ def _carry_out(instruction: Instruction, image: Image, images: dict[str, Image],
             image.volumes = json.loads(instruction.text)
         case "CMD":
             image.command = json.loads(instruction.text)
-        case "EXPOSE" | "HEALTHCHECK":
+        case "HEALTHCHECK":
+            image.health = json.loads(instruction.text.partition(" CMD ")[2])
+        case "EXPOSE":
             pass  # for the engine that runs it
         case other:
             raise ValueError(f"{other} is not known")

@@ -33,13 +33,17 @@ class Applied:
     outputs: dict[str, Any]
     bucket_policy: dict[str, Any]
     reader_arn: str
+    route_table: str
 
 
 @pytest.fixture(scope="module")
 def applied(terraform: Terraform, moto: Moto) -> Applied:
     trust = '{"Version": "2012-10-17", "Statement": []}'
     reader = moto.client("iam").create_role(RoleName="on-call", AssumeRolePolicyDocument=trust)
-    terraform.plan("prod", reader_role_names=["on-call"])
+    vpc = moto.client("ec2").create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    route_table = moto.client("ec2").create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
+    endpoint = {"vpc_id": vpc, "route_table_ids": [route_table]}
+    terraform.plan("prod", reader_role_names=["on-call"], s3_endpoint=endpoint)
     outputs = terraform.apply()
     s3 = moto.client("s3")
     bucket_policy = json.loads(s3.get_bucket_policy(Bucket=BUCKET)["Policy"])
@@ -47,7 +51,7 @@ def applied(terraform: Terraform, moto: Moto) -> Applied:
     s3.delete_bucket_policy(Bucket=BUCKET)
     s3.create_bucket(Bucket=OTHER_BUCKET)
     s3.put_object(Bucket=BUCKET, Key=THERE, Body=b"a profile")
-    return Applied(moto, outputs, bucket_policy, reader["Role"]["Arn"])
+    return Applied(moto, outputs, bucket_policy, reader["Role"]["Arn"], route_table)
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +87,22 @@ def test_nothing_is_public(applied: Applied) -> None:
     assert len(block) == 4
 
 
+def test_objects_are_encrypted_and_the_owners(applied: Applied) -> None:
+    s3 = applied.moto.client("s3")
+    (encryption,) = s3.get_bucket_encryption(Bucket=BUCKET)["ServerSideEncryptionConfiguration"]["Rules"]
+    (ownership,) = s3.get_bucket_ownership_controls(Bucket=BUCKET)["OwnershipControls"]["Rules"]
+
+    assert encryption["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
+    assert ownership["ObjectOwnership"] == "BucketOwnerEnforced"
+
+
+def test_the_way_to_s3_is_free(applied: Applied) -> None:
+    (endpoint,) = applied.moto.client("ec2").describe_vpc_endpoints()["VpcEndpoints"]
+
+    assert (endpoint["VpcEndpointType"], endpoint["ServiceName"]) == ("Gateway", "com.amazonaws.us-east-1.s3")
+    assert endpoint["RouteTableIds"] == [applied.route_table]
+
+
 def test_only_tls_is_let_in(applied: Applied) -> None:
     (statement,) = applied.bucket_policy["Statement"]
 
@@ -99,11 +119,12 @@ def test_failures_in_the_log_raise_an_alarm(applied: Applied) -> None:
         for each in filters
         for metric in each["metricTransformations"]
     }
-    assert len(counted) == 3
+    assert len(counted) == 4
     assert {(alarm["Namespace"], alarm["MetricName"]) for alarm in alarms} == counted
     assert {(alarm["Threshold"], alarm["ComparisonOperator"]) for alarm in alarms} == {
         (1.0, "GreaterThanOrEqualToThreshold")
     }
+    assert {(alarm["DatapointsToAlarm"], alarm["EvaluationPeriods"]) for alarm in alarms} == {(3, 5), (1, 12)}
 
 
 def test_the_task_runs_the_uploader(

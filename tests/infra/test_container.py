@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -45,6 +46,8 @@ def test_the_container_starts_and_uploads(terraform: Terraform, moto: Moto, serv
         service.wait_for_log(f"Uvicorn running on http://0.0.0.0:{port}")
         url = f"http://127.0.0.1:{port}"
         assert fetch(f"{url}/hot").status == 200
+        kind, *health = container["healthCheck"]["command"]
+        assert (kind, subprocess.run(health, env={**environ, **image}, timeout=30).returncode) == ("CMD", 0)
         refused = fetch(f"{url}/debug/pprof/cpu?seconds=1")
         answer = fetch(f"{url}/debug/pprof/cpu?seconds=1", headers={"Authorization": f"Bearer {TOKEN}"})
         service.wait_for_log(r"stored kind=cpu key=\S+")

@@ -1,23 +1,28 @@
-"""The alarms count the lines that the uploader writes, and no others. moto reads the patterns as CloudWatch does."""
+"""The alarms count the lines that the service writes, and no others. moto reads the patterns as CloudWatch does."""
 
 from __future__ import annotations
 
 import ast
+import asyncio
 import inspect
 import io
 import json
 import logging
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from infra_kit.artifacts import make_artifact
 from infra_kit.terraform import INFRA
 from integration_kit.moto import Moto
+from integration_kit.waiting import eventually
 from uvicorn.logging import DefaultFormatter
 
-from profiling_middleware import uploads
+from profiling_middleware import Profiler, ProfilingMiddleware, Settings, WSGIProfilingMiddleware, uploads
+from profiling_middleware.middleware import asgi, service, wsgi
+from profiling_middleware.middleware.service import ProfilerService
 from profiling_middleware.model import CaptureInfo
 from profiling_middleware.stores import StoreError
 from profiling_middleware.uploads import Uploads
@@ -54,12 +59,14 @@ def log() -> Iterator[tuple[logging.Logger, io.StringIO]]:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(DefaultFormatter("%(levelprefix)s %(message)s", use_colors=False))
-    logger = logging.getLogger("test of log patterns")
+    logger = logging.getLogger("profiling_middleware")
+    before = logger.level, logger.propagate
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.addHandler(handler)
     yield logger, stream
     logger.removeHandler(handler)
+    logger.level, logger.propagate = before
 
 
 def test_failures_and_losses_are_counted_and_nothing_else(log: tuple[logging.Logger, io.StringIO], moto: Moto) -> None:
@@ -99,26 +106,78 @@ def test_a_spool_that_cannot_be_used_is_counted(log: tuple[logging.Logger, io.St
     assert [name for name, pattern in _patterns().items() if _matching(moto, pattern, [line])] == ["no-spool"]
 
 
-def test_every_error_of_the_way_to_the_store_is_counted(moto: Moto) -> None:
+def refused_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no lifespan at whose start-up they could be refused."""
+    monkeypatch.setenv("PROFILE_INTERVAL", "soon")
+
+    async def application(*_: object) -> None:
+        """Answers nothing."""
+
+    scope = {"type": "http", "path": "/orders", "headers": []}
+    asyncio.run(ProfilingMiddleware(application)(scope, None, None))  # type: ignore[arg-type]
+
+
+def asgi_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asgi, "ProfilerService", _broken)
+    ProfilingMiddleware(_broken)
+
+
+def wsgi_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wsgi, "ProfilerService", _broken)
+    WSGIProfilingMiddleware(_broken)
+
+
+def profiler_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "_SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(Profiler, "shared", _broken)
+    ProfilerService(Settings()).start()
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [refused_settings, asgi_that_fails, wsgi_that_fails, profiler_that_does_not_start],
+    ids=lambda f: f.__name__,
+)
+def test_a_service_that_is_not_profiled_is_counted_once(
+    begin: Callable[[pytest.MonkeyPatch], None],
+    log: tuple[logging.Logger, io.StringIO],
+    moto: Moto,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, stream = log
+
+    begin(monkeypatch)
+
+    eventually(lambda: stream.getvalue().endswith("\n"), "it is logged")
+    lines = stream.getvalue().splitlines()
+    found = {name: len(_matching(moto, pattern, lines)) for name, pattern in _patterns().items()}
+    assert {name: count for name, count in found.items() if count} == {"stays-off": 1}, lines
+
+
+def test_every_error_of_the_way_to_the_store_and_of_the_middlewares_is_counted(moto: Moto) -> None:
     errors = [
         str(call.args[0].value)
-        for module in (uploads, backlog)
+        for module in (uploads, backlog, asgi, wsgi)
         for call in ast.walk(ast.parse(inspect.getsource(module)))
         if isinstance(call, ast.Call)
         and isinstance(call.func, ast.Attribute)
         and call.func.attr in ("error", "exception", "critical")
         and isinstance(call.args[0], ast.Constant)
     ]
-    assert len(errors) >= 4
+    assert len(errors) >= 7
 
     counted = [line for pattern in _patterns().values() for line in _matching(moto, pattern, errors)]
 
     assert set(errors) - set(counted) == COVERED_BY_OTHERS
 
 
+def _broken(*_: object, **__: object) -> Any:
+    raise ZeroDivisionError
+
+
 def _patterns() -> dict[str, str]:
     found = re.findall(r'^ +([a-z-]+) = {\n +pattern += ("(?:[^"\\]|\\.)*")', ALARMS.read_text(), re.MULTILINE)
-    assert {name for name, _ in found} == {"not-stored", "lost", "no-spool"}
+    assert {name for name, _ in found} == {"not-stored", "lost", "no-spool", "stays-off"}
     return {name: json.loads(pattern) for name, pattern in found}
 
 

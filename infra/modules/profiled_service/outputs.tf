@@ -1,7 +1,7 @@
 output "container" {
   description = <<-EOT
     For the container's definition: `environment` with its switch (PROFILE_ENABLED), or for a service with the flag
-    `arguments` and `settings`; `secrets`; `spool`, a volume to be mounted; `memory_mib`, what a process needs more.
+    `arguments` and `settings`; `secrets`; `spool`, a volume to be mounted; `memory_mib` and `cpu_units`, what a process needs more.
   EOT
   value = {
     arguments   = var.enabled ? ["--enable-profiling"] : []
@@ -11,6 +11,8 @@ output "container" {
     spool       = { directory = var.spool_directory, mib = var.spool_mib }
     # 16 measured with the sample app, boto3 40, captures that wait 16, the trace 8, and room; per process of the service.
     memory_mib = 128
+    # Of 1024: 3.9 % of a core, for a process that keeps one busy with all kinds on (docs/performance.md).
+    cpu_units = 40
   }
 
   precondition {

@@ -157,7 +157,7 @@ variable "log_group_name" {
 }
 
 variable "alarm_topic_arns" {
-  description = "SNS topics that hear of uploads that fail, that they work again, and of a spool that cannot be used."
+  description = "SNS topics that hear of uploads that fail, that they work again, of a spool that cannot be used and of a service that is not profiled."
   type        = list(string)
   default     = []
 }

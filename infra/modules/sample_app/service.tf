@@ -34,6 +34,7 @@ resource "aws_ecs_task_definition" "this" {
     command           = concat(["python", "-m", "sample_app", "--host=0.0.0.0", "--port=${var.port}"], var.profiling.arguments)
     environment       = var.profiling.settings
     secrets           = var.profiling.secrets
+    cpu               = var.cpu # All of the task's, whatever else may come to run beside it.
     memoryReservation = local.application_mib + var.profiling.memory_mib
     portMappings      = [{ containerPort = var.port, hostPort = var.port, protocol = "tcp" }]
     mountPoints = [

@@ -312,7 +312,7 @@ def test_a_profiler_that_cannot_start_does_not_reach_the_application(
     started_profiler()
 
     assert sent[-1]["body"] == b"of the application"
-    assert "profiling: not started; the service is not affected" in caplog.messages
+    assert "profiling: stays off: it cannot be started; the service is not affected" in caplog.messages
 
 
 def test_bad_settings_are_refused_at_the_lifespans_start_up(

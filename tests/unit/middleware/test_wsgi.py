@@ -269,7 +269,7 @@ def test_a_profiler_that_cannot_start_does_not_reach_the_application(
     started_profiler()
 
     assert (status, body) == ("200 OK", b"of the application")
-    assert "profiling: not started; the service is not affected" in caplog.messages
+    assert "profiling: stays off: it cannot be started; the service is not affected" in caplog.messages
 
 
 def test_two_middlewares_with_the_same_settings_share_a_profiler(
