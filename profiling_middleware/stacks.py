@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import CodeType, FrameType
 
 from profiling_middleware.model import Frame, Stack
@@ -12,6 +15,28 @@ _MAX_KNOWN = 8192
 
 TRUNCATED = Frame("<truncated>", "", 0, 0)
 NOT_SEEN_RUNNING = Frame("<not seen running>", "", 0, 0)
+
+
+_ALLOCATING_COLLECTS = sys.version_info < (3, 12)
+
+
+@contextmanager
+def reading_others() -> Iterator[None]:
+    """Within this block frames of other threads, and of tasks, may be read. The garbage collector does not run in it.
+
+    To read a frame is to make an object of it and of its caller. In 3.11 that may start the collector, which runs
+    finalizers and callbacks: then the other thread goes on, and the object is made of a frame that is no more. The
+    interpreter's own sys._current_frames() does the same for the same reason (GH-106883); later versions collect
+    between two byte codes only.
+    """
+    if not _ALLOCATING_COLLECTS or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 class _Code:
@@ -68,7 +93,10 @@ class StackTable:
         return stack
 
     def take(self, leaf: FrameType) -> Stack | None:
-        """The stack of a thread, None when it went on while it was read (the GIL may change hands meanwhile)."""
+        """The stack of a thread, None when it went on while it was read (the GIL may change hands meanwhile).
+
+        Of another thread than the calling one only within `reading_others`.
+        """
         position: list[int] = []
         codes = self._codes
         frame: FrameType | None = leaf

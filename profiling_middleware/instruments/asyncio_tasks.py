@@ -22,7 +22,7 @@ from profiling_middleware.instruments import WaitListener
 from profiling_middleware.instruments.chains import parents, suspended_frames
 from profiling_middleware.instruments.task_sets import task_sets
 from profiling_middleware.model import Contention, Reason, Thread
-from profiling_middleware.stacks import StackTable
+from profiling_middleware.stacks import StackTable, reading_others
 
 # For each look at threads so many tasks: 80 a second for half a minute, 32 all the time. 2,400 of them tell a share of
 # one half within 0.01 (one standard deviation of a binomial). 16 are walked in less than a millisecond.
@@ -111,10 +111,10 @@ class AsyncioTasks:
         if not self._listeners:
             return None
         began = time.thread_time_ns()
-        if self._asks:
-            found, pause = self._who_holds_up(), self._jittered()
-        else:
-            found, pause = self._where_tasks_wait(), _PATIENCE_SECONDS
+        with reading_others():
+            found = self._who_holds_up() if self._asks else self._where_tasks_wait()
+        pause = self._jittered() if self._asks else _PATIENCE_SECONDS
+        if not self._asks:
             self._ask_loops()
         self._asks = not self._asks
         self._stacks.make_room()

@@ -27,7 +27,7 @@ from profiling_middleware.sampling.estimated import EstimatedClocks
 from profiling_middleware.sampling.lock_log import HIDDEN
 from profiling_middleware.sampling.lock_waits import LockWaits
 from profiling_middleware.sampling.watched import WatchedThread, WatchedThreads
-from profiling_middleware.stacks import StackTable
+from profiling_middleware.stacks import StackTable, reading_others
 
 # CPU time that may go unnoticed between two looks: less than the cheapest wake-up of a thread.
 _SLACK_NS = 20_000
@@ -169,7 +169,8 @@ class PythonEngine:
         self._own_looked_ns = self._own_given_ns = self._own.total_ns()
         self._last_ns = now = time.monotonic_ns()
         self._clocks.refresh()
-        self._threads.discover(sys._current_frames(), now)
+        with reading_others():
+            self._threads.discover(sys._current_frames(), now)
         self._threads.find_natives(now)
         self._accounted_ns = time.process_time_ns() - self._own.total_ns()
 
@@ -183,7 +184,8 @@ class PythonEngine:
         unseen = time.process_time_ns() - self._own.total_ns() - self._accounted_ns
         samples: list[Sample] = []
         if unseen > _SLACK_NS or everything:
-            self._observe_threads(now, unseen, everything, samples)
+            with reading_others():
+                self._observe_threads(now, unseen, everything, samples)
         self._last_ns = now
         self._deliver(samples)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiling_middleware.model import Frame, Stack
-from profiling_middleware.stacks import MAX_DEPTH, NOT_SEEN_RUNNING, TRUNCATED, StackTable
+from profiling_middleware.stacks import MAX_DEPTH, NOT_SEEN_RUNNING, TRUNCATED, StackTable, reading_others
 
 MODULE = __name__
 
@@ -172,6 +173,48 @@ def test_a_thread_that_went_on_while_it_was_read_gives_none() -> None:
             return self._at
 
     assert StackTable().take(Moving(here())) is None  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def collecting(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The collector runs as often as it can; the names of the functions in which it did."""
+    places: list[str] = []
+    thresholds = gc.get_threshold()
+
+    def note(phase: str, _: object) -> None:
+        frame = sys._getframe(1)
+        places.append(frame.f_code.co_name)
+
+    gc.callbacks.append(note)
+    gc.set_threshold(1, 1, 1)
+    yield places
+    gc.set_threshold(*thresholds)
+    gc.callbacks.remove(note)
+
+
+def test_nothing_is_collected_while_frames_of_others_are_read(collecting: list[str]) -> None:
+    """In 3.11 the other thread would go on meanwhile, and its frames be no more."""
+    table = StackTable()
+    thread, leave = parked(lambda ready, leave: (ready.set(), leave.wait()))
+    try:
+        with reading_others():
+            del collecting[:]
+            assert table.take(frame_of(thread)) is not None
+            assert collecting == [] or sys.version_info >= (3, 12)
+        assert gc.isenabled()
+    finally:
+        leave.set()
+        thread.join()
+
+
+def test_a_collector_that_somebody_has_stopped_stays_so() -> None:
+    gc.disable()
+    try:
+        with reading_others():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_a_stack_of_512_frames_is_whole_and_a_deeper_one_is_cut_visibly() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -49,15 +50,38 @@ def test_a_set_that_changes_is_gone_through_again_or_next_time(
     assert asyncio.run(main()) == found
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="collects between two byte codes only")
+def test_tasks_are_read_while_nothing_is_collected(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, collects = asyncio_tasks.suspended_frames, list[bool]()
+
+    def noting(task: asyncio.Task[Any]) -> Any:
+        collects.append(gc.isenabled())
+        return read(task)
+
+    async def main() -> None:
+        task = asyncio.create_task(sleeper())
+        await asyncio.sleep(0)
+        instrument.look()
+        task.cancel()
+
+    monkeypatch.setattr(asyncio_tasks, "suspended_frames", noting)
+    instrument = AsyncioTasks()
+    instrument.attach(Hears())
+    asyncio.run(main())
+    instrument.close()
+    assert set(collects) == {False}
+    assert gc.isenabled()
+
+
+class Hears:
+    wait_looks = 8.0
+
+    def receive_contentions(self, contentions: object) -> None:
+        """Nothing is done with them."""
+
+
 def test_no_task_and_no_loop_is_kept() -> None:
     instrument = AsyncioTasks()
-
-    class Hears:
-        wait_looks = 8.0
-
-        def receive_contentions(self, contentions: object) -> None:
-            """Nothing is done with them."""
-
     hears = Hears()
     instrument.attach(hears)
 

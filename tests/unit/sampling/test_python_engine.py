@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from types import FrameType
 
 import pytest
 from engine_kit import Heard, Worker, burn, look_until
 
 from profiling_middleware.sampling.clocks import RunState, RunStates
 from profiling_middleware.sampling.python import PythonEngine
+from profiling_middleware.stacks import StackTable
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="exact only with Linux's clocks")
 
@@ -46,6 +49,26 @@ def test_the_report_counts_the_cpu_time_whose_function_was_not_seen(engine: Pyth
     assert report.not_placed_ns == sum(
         sample.cpu_ns for sample in heard.samples if sample.stack.frames[0].function in not_placed
     )
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="collects between two byte codes only")
+def test_threads_are_read_while_nothing_is_collected(engine: PythonEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    take, collects = StackTable.take, list[bool]()
+
+    def noting(table: StackTable, leaf: FrameType) -> object:
+        collects.append(gc.isenabled())
+        return take(table, leaf)
+
+    monkeypatch.setattr(StackTable, "take", noting)
+    worker = Worker("works", lambda: burn(0.05))
+    try:
+        engine.attach(Heard())
+        worker.begin.set()
+        look_until(engine, worker.done)
+    finally:
+        worker.join()
+    assert set(collects) == {False}
+    assert gc.isenabled()
 
 
 def test_cpu_time_of_a_thread_that_is_gone_is_visible(engine: PythonEngine) -> None:
