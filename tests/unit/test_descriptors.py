@@ -65,7 +65,7 @@ def test_sampling_takes_none_either(run_python: RunPython, need_native: Callable
     need_native()
     ran = run_python(
         """
-import os, threading, time
+import ctypes, os, threading, time  # ctypes: what a thread imports later reads files by number, too
 from profiling_middleware import Profiler, Settings
 profiler, done = Profiler(Settings(engine="polling", sample_rate=1000, max_overhead=1.0)), threading.Event()
 
