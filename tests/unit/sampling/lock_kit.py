@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -44,6 +46,24 @@ class Portable(Heard):
         self.measures.flush()
         found = [one for one in self.contentions if one.waiter is not None]
         return [one for one in found if one.stack.frames[0].function.endswith(function)]
+
+    def when_waiting(self, *actions: Callable[[], object]) -> threading.Thread:
+        """Another thread does these one by one, as soon as this one waits for a lock."""
+        waits, begun = threading.get_native_id(), _thread.allocate_lock()
+        begun.acquire()
+
+        def act() -> None:
+            begun.acquire()  # start() waits, too
+            give_up = time.monotonic() + DEADLINE
+            while not self.measures.is_waiting(waits) and time.monotonic() < give_up:
+                time.sleep(0.001)
+            for action in actions:
+                action()
+
+        thread = threading.Thread(target=act)
+        thread.start()
+        begun.release()
+        return thread
 
     def close(self) -> None:
         self.leave()

@@ -265,7 +265,7 @@ def test_one_written_in_python_is_not(one_round: Round, handler: Handler) -> Non
 def test_a_lock_is_released_if_its_wait_cannot_be_noted_any_more(
     portable: Portable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here, waits = threading.get_ident(), threading.get_native_id()
+    here = threading.get_ident()
 
     class NoMemory:
         def __neg__(self) -> int:
@@ -273,15 +273,8 @@ def test_a_lock_is_released_if_its_wait_cannot_be_noted_any_more(
                 raise MemoryError
             return time.monotonic_ns()
 
-    def let_go() -> None:
-        give_up = time.monotonic() + DEADLINE
-        while not portable.measures.is_waiting(waits) and time.monotonic() < give_up:
-            time.sleep(0.001)
-        end()
-
     lock = threading.Lock()
-    end = held(lock)
-    threading.Thread(target=let_go).start()
+    portable.when_waiting(held(lock))
     monkeypatch.setattr(lock_ways, "CLOCK", NoMemory())
     with pytest.raises(MemoryError), lock:
         pass
@@ -335,7 +328,7 @@ def test_a_trace_function_that_raises_leaves_no_lock_locked(portable: Portable) 
         raises_at, events, raised = raises_at + 1, 0, False
         lock = threading.Lock()
         end = held(lock)
-        timer = threading.Timer(0.005, end)
+        timer = threading.Timer(0.05, end)
         timer.start()
         try:
             sys.settrace(trace)

@@ -16,6 +16,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -232,7 +233,7 @@ def test_stacks_are_those_of_the_service(portable: Portable) -> None:
     lock = threading.Lock()
     end = held(lock)
     portable.waits()
-    threading.Timer(0.05, end).start()
+    portable.when_waiting(partial(time.sleep, 0.02), end)
     with lock:
         pass
     portable.measures.flush()
@@ -336,11 +337,9 @@ def test_a_handler_that_waits_for_the_same_lock_does_not_end_its_threads_wait(po
         lock.acquire(timeout=0.02)
 
     before = signal.signal(signal.SIGUSR1, handle)
-    pokes = [threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1)), threading.Timer(0.2, end)]
-    for poke in pokes:
-        poke.start()
     portable.waits()
     own = threading.get_native_id()
+    pokes = portable.when_waiting(partial(os.kill, os.getpid(), signal.SIGUSR1), partial(time.sleep, 0.2), end)
     waited_before = portable.measures.waited_ns(own, 0)
     began = time.monotonic_ns()
     try:
@@ -348,8 +347,7 @@ def test_a_handler_that_waits_for_the_same_lock_does_not_end_its_threads_wait(po
             waited = time.monotonic_ns() - began
     finally:
         signal.signal(signal.SIGUSR1, before)
-    for poke in pokes:
-        poke.join(DEADLINE)
+    pokes.join(DEADLINE)
     # What waited was its thread, once: the handler's part of it is within the other.
     assert sum(one.delay_ns for one in portable.releases(".hold")) == pytest.approx(waited + 20e6, rel=0.1)
     told = sum(one.delay_ns for one in portable.contentions if one.waiter is None and one.thread.native_id == own)
