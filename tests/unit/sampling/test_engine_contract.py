@@ -114,7 +114,7 @@ def test_the_wall_time_of_a_thread_is_the_time_that_passed(engine: Engine) -> No
     finally:
         worker.join()
 
-    assert heard.wall_ns("burner") == pytest.approx(passed, rel=0.02, abs=10_000_000)
+    assert heard.wall_ns("burner") == pytest.approx(passed, rel=0.05, abs=20_000_000)
 
 
 def test_the_wall_time_of_a_thread_that_works_and_waits_in_turn_is_the_time_that_passed(engine: Engine) -> None:
