@@ -6,7 +6,6 @@ import _thread
 import concurrent.futures
 import copy
 import gc
-import os
 import pickle
 import queue
 import signal
@@ -339,7 +338,9 @@ def test_a_handler_that_waits_for_the_same_lock_does_not_end_its_threads_wait(po
     before = signal.signal(signal.SIGUSR1, handle)
     portable.waits()
     own = threading.get_native_id()
-    pokes = portable.when_waiting(partial(os.kill, os.getpid(), signal.SIGUSR1), partial(time.sleep, 0.2), end)
+    # Not the process, which may have another thread hear the signal: then this one's wait is not interrupted.
+    poke = partial(signal.pthread_kill, threading.get_ident(), signal.SIGUSR1)
+    pokes = portable.when_waiting(poke, partial(time.sleep, 0.2), end)
     waited_before = portable.measures.waited_ns(own, 0)
     began = time.monotonic_ns()
     try:
