@@ -1,7 +1,7 @@
-"""The native engine's C extension; all else stands in pyproject.toml.
+"""The C extensions: the native engine, and what writes the packets of traces; all else stands in pyproject.toml.
 
-Optional: without a compiler, or where it does not compile, the package installs all the same and runs on the portable
-engine, which it says when it starts.
+Optional: without a compiler, or where they do not compile, the package installs all the same, runs on the portable
+engine, which it says when it starts, and writes packets in Python.
 """
 
 from __future__ import annotations
@@ -17,29 +17,37 @@ from setuptools import Extension, setup
 _SAMPLING = Path("profiling_middleware/sampling")
 
 
-def _is_known() -> bool:
-    """Whether it is written for this interpreter and machine; csrc/common.h refuses the others, too."""
+def _has_stable_interface() -> bool:
     return (
         sys.implementation.name == "cpython"
-        and (3, 11) <= sys.version_info[:2] <= (3, 13)
         and not sysconfig.get_config_var("Py_GIL_DISABLED")
-        and sys.platform.startswith("linux")
-        and platform.machine() in ("x86_64", "aarch64")
         and os.environ.get("PROFILING_WITHOUT_EXTENSION", "") in ("", "0")
     )
 
 
-setup(
-    ext_modules=[
-        Extension(
-            "profiling_middleware.sampling._native",
-            sources=[str(_SAMPLING / "_native.c"), *sorted(map(str, (_SAMPLING / "csrc").glob("*.c")))],
-            depends=sorted(map(str, (_SAMPLING / "csrc").glob("*.h"))),
-            extra_compile_args=["-std=c11", "-O2", "-fvisibility=hidden", "-pthread"],
-            extra_link_args=["-pthread"],
-            optional=True,
-        )
-    ]
-    if _is_known()
-    else []
+def _is_known() -> bool:
+    """Whether the engine is written for this interpreter and machine; csrc/common.h refuses the others, too."""
+    return (
+        _has_stable_interface()
+        and (3, 11) <= sys.version_info[:2] <= (3, 13)
+        and sys.platform.startswith("linux")
+        and platform.machine() in ("x86_64", "aarch64")
+    )
+
+
+_ENGINE = Extension(
+    "profiling_middleware.sampling._native",
+    sources=[str(_SAMPLING / "_native.c"), *sorted(map(str, (_SAMPLING / "csrc").glob("*.c")))],
+    depends=sorted(map(str, (_SAMPLING / "csrc").glob("*.h"))),
+    extra_compile_args=["-std=c11", "-O2", "-fvisibility=hidden", "-pthread"],
+    extra_link_args=["-pthread"],
+    optional=True,
 )
+_PACKETS = Extension(
+    "profiling_middleware.encoders._packets",
+    sources=["profiling_middleware/encoders/_packets.c"],
+    py_limited_api=True,
+    optional=True,
+)
+
+setup(ext_modules=[*([_ENGINE] if _is_known() else []), *([_PACKETS] if _has_stable_interface() else [])])

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from profiling_middleware.captures.comments import cost, identity
 from profiling_middleware.captures.sources import Sources
-from profiling_middleware.encoders.perfetto import Value
+from profiling_middleware.encoders.trace_items import Value
 from profiling_middleware.model import CaptureInfo, Trace
 from profiling_middleware.sampling.engine import EngineReport
 from profiling_middleware.tracing.sinks import TraceFile

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import secrets
 import struct
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any
 
 from profiling_middleware.encoders.interning import (
     ANNOTATION_NAMES,
@@ -26,28 +27,29 @@ from profiling_middleware.encoders.interning import (
     Stacks,
     Texts,
 )
+from profiling_middleware.encoders.packets import (
+    MICROSECOND,
+    MONOTONIC,
+    PACKET,
+    TIMESTAMP_CLOCK,
+    TRACK_EVENT,
+    later,
+    new_packets,
+)
 from profiling_middleware.encoders.protobuf import integer, message, tagged, varint
+from profiling_middleware.encoders.trace_items import Count, Instant, Slice, StackSample, TraceItem, Value
 from profiling_middleware.encoders.tracks import Track, Tracks
 from profiling_middleware.model import Stack
 
-# Trace, TracePacket
-_PACKET, _CLOCK_SNAPSHOT, _TIMESTAMP, _SEQUENCE_ID, _TRACK_EVENT, _INTERNED_DATA = 1, 6, 8, 10, 11, 12
-_SEQUENCE_FLAGS, _TIMESTAMP_CLOCK, _PACKET_DEFAULTS, _TRACK_DESCRIPTOR, _MODULE_SYMBOLS, _PERF_SAMPLE = (
-    13,
-    58,
-    59,
-    60,
-    61,
-    66,
-)
+# TracePacket
+_CLOCK_SNAPSHOT, _SEQUENCE_ID, _INTERNED_DATA, _SEQUENCE_FLAGS = 6, 10, 12, 13
+_PACKET_DEFAULTS, _TRACK_DESCRIPTOR, _MODULE_SYMBOLS, _PERF_SAMPLE = 59, 60, 61, 66
 _STATE_CLEARED = 1
 # ClockSnapshot, Clock
 _CLOCKS, _CLOCK_ID, _CLOCK_TIME, _IS_INCREMENTAL, _MULTIPLIER_NS = 1, 1, 2, 3, 4
-_REALTIME, _MONOTONIC, _BOOTTIME, _OURS = 1, 3, 6, 64
-_MICROSECOND = 1000
+_REALTIME, _BOOTTIME, _OURS = 1, 6, 64
 # TrackEvent
 _CATEGORY_IID, _ANNOTATION, _TYPE, _NAME_IID, _TRACK_UUID, _COUNTER, _DOUBLE_COUNTER = 3, 4, 9, 10, 11, 30, 44
-_FLOW, _LAST_FLOW = 47, 48
 _BEGIN, _END, _INSTANT, _COUNTS = 1, 2, 3, 4
 # DebugAnnotation
 _ANNOTATION_NAME_IID, _INT, _VALUE_IID = 1, 4, 17
@@ -56,85 +58,46 @@ _SAMPLE_PID, _SAMPLE_TID, _CALLSTACK, _CPU_MODE = 2, 3, 4, 5
 _USER = 2
 
 _FIXED64 = 1
-_packet, _event, _annotation = tagged(_PACKET), tagged(_TRACK_EVENT), tagged(_ANNOTATION)
-_TIMESTAMP_TAG, _INT_TAG = varint(_TIMESTAMP << 3), varint(_INT << 3)
+_packet, _event, _annotation = tagged(PACKET), tagged(TRACK_EVENT), tagged(_ANNOTATION)
+_sample, _INT_TAG = tagged(_PERF_SAMPLE), varint(_INT << 3)
 _BEGIN_EVENT, _END_EVENT = integer(_TYPE, _BEGIN), integer(_TYPE, _END)
-_FLOW_TAG, _LAST_FLOW_TAG = varint(_FLOW << 3 | _FIXED64), varint(_LAST_FLOW << 3 | _FIXED64)
-_FIXED64_FIELD = struct.Struct("<2sQ").pack
 # So many pieces of some microseconds each, and whoever wants to may pause.
 _PIECES = 8
-_IN_NANOSECONDS = integer(_TIMESTAMP_CLOCK, _MONOTONIC)
 # Two clocks are not read at the same time. A machine that was asleep is another matter.
 _CLOCK_JITTER_NS = 1_000_000
-Value = int | str
+
+_Arguments = tuple[tuple[str, Value], ...]
 
 
-class Slice(NamedTuple):
-    """Something that lasted."""
+class _Row:
+    """A track, as the events on it begin and as they end."""
 
-    track: Track
-    began_ns: int
-    ended_ns: int
-    """0 for what goes on."""
-    name: str
-    category: str
-    arguments: Sequence[tuple[str, Value]] = ()
-    flows: Sequence[int] = ()
-    """Numbers below 2^32 that slices have in common which belong together: arrows lead from each to the next."""
-    last_flows: Sequence[int] = ()
-    """Of arrows that end here."""
-    measures: Sequence[tuple[str, int]] = ()
-    """Further arguments: those that are different each time."""
+    __slots__ = ("begin", "chunk", "end")
+
+    def __init__(self, number: bytes) -> None:
+        self.begin, self.end = _BEGIN_EVENT + number, _event(_END_EVENT + number)
+        self.chunk = 0
+        """The last one that has it."""
 
 
-class Instant(NamedTuple):
-    """Something that happened at one moment."""
+class _Description:
+    """What an event says of itself, and the texts that this refers to."""
 
-    track: Track
-    time_ns: int
-    name: str
-    category: str
-    arguments: Sequence[tuple[str, Value]] = ()
+    __slots__ = ("chunk", "content", "texts")
 
-
-class Count(NamedTuple):
-    """What a counter said."""
-
-    track: Track
-    time_ns: int
-    value: float
-
-
-class StackSample(NamedTuple):
-    """Where a thread worked."""
-
-    tid: int
-    time_ns: int
-    stack: Stack
-
-
-TraceItem = Slice | Instant | Count | StackSample
-
-# At the same microsecond: first what ends, then what begins, the longer before what it contains. Where microseconds do
-# not tell them apart, what began first and ended last.
-_ENDS, _HAPPENS, _BEGINS = 0, 1, 2
-_NEVER = 1 << 62
-_Timed = tuple[int, int, tuple[int, ...], bytes]
-
-
-_Happening = tuple[Track, str, str, tuple[tuple[str, Value], ...]]
-"""A slice's track, name, category and arguments: all that is the same the next time."""
-
-
-class _Begin:
-    """What a TrackEvent begins with, encoded already, and the texts that it refers to."""
-
-    __slots__ = ("content", "sequence_number", "texts")
-
-    def __init__(self, content: bytes, texts: tuple[tuple[Texts, str], ...], sequence_number: int) -> None:
+    def __init__(self, content: bytes, texts: tuple[tuple[Texts, str], ...]) -> None:
         self.content, self.texts = content, texts
-        self.sequence_number = sequence_number
-        """Of the last chunk that has these texts."""
+        self.chunk = 0
+
+
+class _Place:
+    """A thread on a stack."""
+
+    __slots__ = ("chunk", "event")
+
+    def __init__(self, event: bytes) -> None:
+        self.event = event
+        self.chunk = 0
 
 
 class PerfettoEncoder:
@@ -152,13 +115,15 @@ class PerfettoEncoder:
         # Other processes have other numbers, so that two traces can be put one behind the other.
         self._sequence_number = secrets.randbits(27) + 1
         self._sequence = b""
-        # Most of what happens has happened before.
-        self._begins: dict[_Happening, _Begin] = {}
-        self._ends: dict[Track, bytes] = {}
+        # Most of what happens has happened before, and is encoded already.
+        self._rows: dict[Track, _Row] = {}
+        self._descriptions: dict[tuple[str, str, _Arguments], _Description] = {}
+        self._places: dict[tuple[int, Stack], _Place] = {}
         self._measures: dict[str, bytes] = {}
         self._last_base = 0
         self._boot_offset_ns = _clocks_now()[1]
         self._flow_base = secrets.randbits(31) << 32
+        self._packets = new_packets(self._flow_base)
 
     def name_thread(self, tid: int, name: str) -> None:
         """How a thread is called in chunks from now on."""
@@ -170,56 +135,40 @@ class PerfettoEncoder:
         # the other a reader refuses what comes later on a sequence whose clock goes back.
         self._sequence_number += 1
         self._sequence = integer(_SEQUENCE_ID, self._sequence_number)
-        timed: list[_Timed] = []
+        self._packets = new_packets(self._flow_base)
         for number, item in enumerate(items):
             if isinstance(item, Slice):
-                self._time_slice(item, timed)
+                self._add_slice(item)
             else:
-                timed.append((item.time_ns // _MICROSECOND, _HAPPENS, (), self._moment(item)))
+                self._packets.moment(item.time_ns, self._moment(item))
             if not number % _PIECES:
                 give_way()
-        timed.sort()
-        base = self._base(timed)
+        base = self._base()
         parts = [self._head(base)]
         parts += [self._packet(message(_TRACK_DESCRIPTOR, one)) for one in self._tracks.take()]
         stacks, symbols = self._stacks.take()
         texts = b"".join(texts.take() for texts in (self._categories, self._names, self._keys, self._values))
         parts.append(self._packet(message(_INTERNED_DATA, texts + stacks)))
-        self._append_packets(timed, base, parts, give_way)
+        parts.append(self._packets.take(base, self._sequence))
         # After the stacks that they are of.
-        parts += [self._packet(_later(0) + message(_MODULE_SYMBOLS, one)) for one in symbols]
+        parts += [self._packet(later(0) + message(_MODULE_SYMBOLS, one)) for one in symbols]
         self._make_room()
         return b"".join(parts)
 
-    def _append_packets(
-        self, timed: Sequence[_Timed], base: int, parts: list[bytes], give_way: Callable[[], None]
-    ) -> None:
-        at, sequence = base, self._sequence
-        for number, (when, _, _, body) in enumerate(timed):
-            if when < base:
-                stamp = integer(_TIMESTAMP, when * _MICROSECOND) + _IN_NANOSECONDS
-            else:
-                stamp, at = _later(when - at), when
-            parts.append(_packet(stamp + body + sequence))
-            if not number % _PIECES:
-                give_way()
-
-    def _base(self, timed: Sequence[_Timed]) -> int:
+    def _base(self) -> int:
         """The moment, in microseconds, from which a chunk counts: that of its first packet.
 
         But later than any before, as readers refuse clocks that go back. What began earlier says when by itself.
         """
-        first = timed[0][0] if timed else 0
-        self._last_base = max(first, self._last_base + 1)
+        self._last_base = max(self._packets.first_us(), self._last_base + 1)
         return self._last_base
 
     def _make_room(self) -> None:
-        tables: tuple[Texts | Stacks | dict[_Happening, _Begin], ...]
-        tables = self._names, self._values, self._stacks, self._begins
+        tables: list[Texts | Stacks | dict[Any, Any]] = [self._names, self._values, self._stacks]
+        tables += self._rows, self._descriptions, self._places
         if any(len(table) > MOST_ENTRIES for table in tables):
             for table in tables:
                 table.clear()
-            self._ends.clear()
 
     # -- packets -------------------------------------------------------------------------------------------------
 
@@ -228,14 +177,14 @@ class PerfettoEncoder:
 
     def _head(self, first_us: int) -> bytes:
         """Forgets what was before on this sequence, and says what time it is on all clocks."""
-        defaults = message(_PACKET_DEFAULTS, integer(_TIMESTAMP_CLOCK, _OURS))
-        first_ns = first_us * _MICROSECOND
+        defaults = message(_PACKET_DEFAULTS, integer(TIMESTAMP_CLOCK, _OURS))
+        first_ns = first_us * MICROSECOND
         clocks_now = _clocks_now()
         if abs(clocks_now[1] - self._boot_offset_ns) > _CLOCK_JITTER_NS:
             self._boot_offset_ns = clocks_now[1]
         ours = integer(_CLOCK_ID, _OURS) + integer(_CLOCK_TIME, first_us)
-        ours += integer(_IS_INCREMENTAL, 1) + integer(_MULTIPLIER_NS, _MICROSECOND)
-        clocks = message(_CLOCKS, ours) + _clock(_MONOTONIC, first_ns)
+        ours += integer(_IS_INCREMENTAL, 1) + integer(_MULTIPLIER_NS, MICROSECOND)
+        clocks = message(_CLOCKS, ours) + _clock(MONOTONIC, first_ns)
         clocks += _clock(_BOOTTIME, first_ns + self._boot_offset_ns) + _clock(_REALTIME, first_ns + clocks_now[0])
         return self._packet(integer(_SEQUENCE_FLAGS, _STATE_CLEARED) + defaults) + self._packet(
             message(_CLOCK_SNAPSHOT, clocks)
@@ -243,10 +192,7 @@ class PerfettoEncoder:
 
     def _moment(self, item: Instant | Count | StackSample) -> bytes:
         if isinstance(item, StackSample):
-            sample = integer(_SAMPLE_PID, self._pid) + integer(_SAMPLE_TID, item.tid)
-            sample += integer(_CALLSTACK, self._stacks.iid(item.stack)) + integer(_CPU_MODE, _USER)
-            self._tracks.uuid(("thread", item.tid))
-            return message(_PERF_SAMPLE, sample)
+            return self._place(item.tid, item.stack)
         if isinstance(item, Count):
             event = integer(_TYPE, _COUNTS) + self._track(item.track)
             if item.value == int(item.value):
@@ -260,48 +206,56 @@ class PerfettoEncoder:
             + self._described(item.name, item.category, item.arguments)
         )
 
-    def _time_slice(self, item: Slice, timed: list[_Timed]) -> None:
+    def _add_slice(self, item: Slice) -> None:
         track, began_ns, ended_ns, name, category, arguments, flows, last_flows, measures = item
-        key = track, name, category, tuple(arguments)
-        begin = self._begins.get(key)
-        if begin is None:
-            begin = self._begins[key] = self._new_begin(key)
-        elif begin.sequence_number != self._sequence_number:
-            self._have_again(begin, track)
-        event = begin.content
+        row = self._rows.get(track)
+        if row is None or row.chunk != self._sequence_number:
+            row = self._use_row(track)
+        key = name, category, tuple(arguments)
+        description = self._descriptions.get(key)
+        if description is None or description.chunk != self._sequence_number:
+            description = self._use_description(key)
+        begin = row.begin + description.content
         for measure, value in measures:
-            event += _annotation(self._measure(measure) + varint(value))
-        for flow in flows:
-            event += _FIXED64_FIELD(_FLOW_TAG, self._flow_base | flow)
-        for flow in last_flows:
-            event += _FIXED64_FIELD(_LAST_FLOW_TAG, self._flow_base | flow)
-        began = began_ns // _MICROSECOND
-        if not ended_ns:
-            timed.append((began, _BEGINS, (-_NEVER, began_ns, 0), _event(event)))
-            return
-        # What began and ended within a microsecond would end before it begins.
-        ended = max(began + 1, ended_ns // _MICROSECOND)
-        timed.append((began, _BEGINS, (-ended, began_ns, -ended_ns), _event(event)))
-        end = self._ends.get(track)
-        if end is None:
-            end = self._ends[track] = _event(_END_EVENT + self._track(track))
-        timed.append((ended, _ENDS, (-began,), end))
+            begin += _annotation(self._measure(measure) + varint(value))
+        self._packets.slice(begin, row.end, began_ns, ended_ns, flows, last_flows)
 
-    def _new_begin(self, key: _Happening) -> _Begin:
-        track, name, category, arguments = key
-        texts = [(self._categories, category), (self._names, name)]
-        for argument, value in arguments:
-            texts.append((self._keys, argument))
-            if isinstance(value, str):
-                texts.append((self._values, value))
-        content = _BEGIN_EVENT + self._track(track) + self._described(name, category, arguments)
-        return _Begin(content, tuple(texts), self._sequence_number)
+    # -- what is encoded once, and had again by each chunk that uses it --------------------------------------------
 
-    def _have_again(self, begin: _Begin, track: Track) -> None:
-        begin.sequence_number = self._sequence_number
-        self._tracks.uuid(track)
-        for table, text in begin.texts:
+    def _use_row(self, track: Track) -> _Row:
+        number = self._track(track)
+        row = self._rows.get(track)
+        if row is None:
+            row = self._rows[track] = _Row(number)
+        row.chunk = self._sequence_number
+        return row
+
+    def _use_description(self, key: tuple[str, str, _Arguments]) -> _Description:
+        description = self._descriptions.get(key)
+        if description is None:
+            name, category, arguments = key
+            texts = [(self._categories, category), (self._names, name)]
+            texts += [(self._keys, argument) for argument, _ in arguments]
+            texts += [(self._values, value) for _, value in arguments if isinstance(value, str)]
+            description = self._descriptions[key] = _Description(self._described(*key), tuple(texts))
+        for table, text in description.texts:
             table.iid(text)
+        description.chunk = self._sequence_number
+        return description
+
+    def _place(self, tid: int, stack: Stack) -> bytes:
+        key = tid, stack
+        place = self._places.get(key)
+        if place is not None and place.chunk == self._sequence_number:
+            return place.event
+        self._tracks.uuid(("thread", tid))
+        number = self._stacks.iid(stack)
+        if place is None:
+            sample = integer(_SAMPLE_PID, self._pid) + integer(_SAMPLE_TID, tid)
+            place = _Place(_sample(sample + integer(_CALLSTACK, number) + integer(_CPU_MODE, _USER)))
+            self._places[key] = place
+        place.chunk = self._sequence_number
+        return place.event
 
     def _described(self, name: str, category: str, arguments: Sequence[tuple[str, Value]]) -> bytes:
         event = integer(_CATEGORY_IID, self._categories.iid(category)) + integer(_NAME_IID, self._names.iid(name))
@@ -330,10 +284,6 @@ def _clock(clock: int, time_ns: int) -> bytes:
     return message(_CLOCKS, integer(_CLOCK_ID, clock) + integer(_CLOCK_TIME, time_ns))
 
 
-def _later(microseconds: int) -> bytes:
-    return _TIMESTAMP_TAG + varint(microseconds)  # also 0: without it a packet has no time
-
-
 def _clocks_now() -> tuple[int, int]:
     """How far the real time, and that since the machine was started, are ahead of the monotonic clock."""
     # Elsewhere than on Linux the latter is not to be had: the monotonic one is taken for it.
@@ -343,7 +293,7 @@ def _clocks_now() -> tuple[int, int]:
 
 def _ahead_ns(clock: int) -> int:
     """Two clocks are never read at once, and this thread may lose the GIL in between: the quickest reading counts."""
-    best, took = 0, _NEVER
+    best, took = 0, sys.maxsize
     for _ in range(5):
         before, there, after = time.monotonic_ns(), time.clock_gettime_ns(clock), time.monotonic_ns()
         if after - before < took:

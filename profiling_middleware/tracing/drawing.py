@@ -5,12 +5,11 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
 
-from profiling_middleware.encoders.perfetto import Count, Instant, Slice, StackSample, TraceItem, Value
+from profiling_middleware.encoders.trace_items import Count, Instant, Slice, StackSample, TraceItem, Value
 from profiling_middleware.model import Contention, Frame, Sample, Stack
 from profiling_middleware.trace_events import (
     AwaitEvent,
     CollectionEvent,
-    CounterEvent,
     RequestEvent,
     StepEvent,
     TaskEvent,
@@ -28,7 +27,7 @@ _LEAST_STATE_NS = 1_000_000
 _LEAST_RUN_NS = 1_000
 _MOST_FRAMES = 60
 
-Arguments = list[tuple[str, Value]]
+Arguments = tuple[tuple[str, Value], ...]
 
 
 class Drawing:
@@ -48,66 +47,57 @@ class Drawing:
         """Of a thread; a number that no thread has when it had ended before anybody saw it."""
         return self._tids.get(ident, 0) or 1 << 30 | ident >> 12 & 0xFFFFF
 
-    def event(self, event: TraceEvent) -> Iterator[TraceItem]:
+    def event(self, event: TraceEvent) -> tuple[TraceItem, ...]:
         """What is drawn of one event. Stalls are drawn by `stall`."""
         if isinstance(event, RequestEvent):
-            yield from _request(event)
-        elif isinstance(event, StepEvent):
-            yield _step(event, self.tid(event.ident))
-        elif isinstance(event, AwaitEvent):
-            yield Slice(("task", event.row), event.began_ns, event.ended_ns, f"waits: {event.what}", "await")
-        elif isinstance(event, TaskEvent):
-            name = [("task", event.name)]
-            yield Slice(
-                ("task", event.row),
-                event.began_ns,
-                event.ended_ns,
-                event.coroutine,
-                "task",
-                name,
-                _flows(event.request),
-            )
-        elif isinstance(event, WorkEvent):
-            yield self._work(event)
-        elif isinstance(event, CollectionEvent):
-            yield self._collection(event)
-        elif isinstance(event, CounterEvent):
-            yield Count(("counter", event.counter), event.time_ns, event.value)
+            return _request(event)
+        if isinstance(event, StepEvent):
+            return (_step(event, self.tid(event.ident)),)
+        if isinstance(event, AwaitEvent):
+            return (Slice(("task", event.row), event.began_ns, event.ended_ns, f"waits: {event.what}", "await"),)
+        if isinstance(event, TaskEvent):
+            return (_task(event),)
+        if isinstance(event, WorkEvent):
+            return (self._work(event),)
+        if isinstance(event, CollectionEvent):
+            return (self._collection(event),)
+        return (Count(("counter", event.counter), event.time_ns, event.value),)
 
     def stall(self, stall: Stall) -> Slice:
         """A step that held up its loop, with the stack that did it."""
         step = _step(stall.step, stall.tid)
-        arguments = [*step.arguments, *_where(stall.stack)]
+        arguments = (*step.arguments, *_where(stall.stack))
         return step._replace(name=f"stall: {step.name}", category="stall", arguments=arguments)
 
-    def lock_wait(self, wait: Contention) -> Iterator[Slice]:
-        """A thread that waited for a lock, and not only for work to come."""
+    def lock_wait(self, wait: Contention) -> Slice | None:
+        """A thread that waited for a lock; None if it only waited for work to come."""
         # One that had ended before it was seen has no number to be drawn by.
         if not wait.thread.native_id or self._names.kind(wait.reason, wait.stack) == "idle":
-            return
+            return None
         arguments = _where(wait.stack)
         if wait.holder is not None:
-            arguments.append(("released by", wait.holder.name))
+            arguments = (*arguments, ("released by", wait.holder.name))
         began = wait.time_ns - round(wait.delay_ns)
-        yield Slice(("thread", wait.thread.native_id), began, wait.time_ns, "waits for a lock", "lock", arguments)
+        return Slice(("thread", wait.thread.native_id), began, wait.time_ns, "waits for a lock", "lock", arguments)
 
-    def task_lock_wait(self, wait: Contention) -> Iterator[Slice]:
+    def task_lock_wait(self, wait: Contention) -> Slice | None:
         """A task that waited for a lock of asyncio's, likewise."""
         if self._names.kind(wait.reason, wait.stack) == "idle":
-            return
+            return None
         began = wait.time_ns - round(wait.delay_ns)
         rows = self._lock_rows
         row = heapq.heappop(rows)[1] if rows and rows[0][0] <= began else len(rows)
         heapq.heappush(rows, (wait.time_ns, row))
-        yield Slice(("lock", row), began, wait.time_ns, "waits for a lock", "lock", _where(wait.stack))
+        return Slice(("lock", row), began, wait.time_ns, "waits for a lock", "lock", _where(wait.stack))
 
-    def state(self, state: ThreadState, *, full: bool) -> Iterator[Slice]:
+    def state(self, state: ThreadState, *, full: bool) -> Slice | None:
         """A thread that runs or waits. If not `full`, one that has nothing to do is left out, and short work."""
-        least = _LEAST_RUN_NS if full and state.state == RUNS else _LEAST_STATE_NS
-        if state.ended_ns - state.began_ns < least or (state.state == "idle" and not full):
-            return
-        arguments = _frame(state.frame) if state.frame is not None and state.state != "idle" else []
-        yield Slice(("state", state.tid), state.began_ns, state.ended_ns, state.state, "thread", arguments)
+        tid, began_ns, ended_ns, name, frame = state
+        least = _LEAST_RUN_NS if full and name == RUNS else _LEAST_STATE_NS
+        if ended_ns - began_ns < least or (name == "idle" and not full):
+            return None
+        arguments = _frame(frame) if frame is not None and name != "idle" else ()
+        return Slice(("state", tid), began_ns, ended_ns, name, "thread", arguments)
 
     @staticmethod
     def samples(samples: Iterable[Sample]) -> Iterator[StackSample]:
@@ -122,33 +112,41 @@ class Drawing:
         return Instant(("process",), time_ns, "profiling_middleware trace", "about", arguments)
 
     def _work(self, event: WorkEvent) -> Slice:
-        waited = [("queued_us", (event.began_ns - event.queued_ns) // 1_000)]
+        waited = (("queued_us", (event.began_ns - event.queued_ns) // 1_000),)
         track = ("thread", self.tid(event.ident))
         flows = _flows(event.request)
         return Slice(track, event.began_ns, event.ended_ns, event.name, "executor", (), flows, (), waited)
 
     def _collection(self, event: CollectionEvent) -> Slice:
-        arguments = [("generation", event.generation), ("collected", event.collected)]
+        arguments: Arguments = (("generation", event.generation), ("collected", event.collected))
         if event.uncollectable:
-            arguments.append(("uncollectable", event.uncollectable))
+            arguments = (*arguments, ("uncollectable", event.uncollectable))
         track = ("thread", self.tid(event.ident))
         return Slice(track, event.began_ns, event.ended_ns, "garbage collection", "gc", arguments)
 
 
-def _request(event: RequestEvent) -> Iterator[Slice]:
-    track = ("request", event.row)
-    arguments: Arguments = [("route", event.endpoint), ("status", event.status)]
-    if event.method:
-        arguments.append(("method", event.method))
-    measures = [("first_byte_us", (event.first_byte_ns - event.began_ns) // 1_000)] if event.first_byte_ns else []
-    name = f"{event.method} {event.endpoint}".lstrip()
-    yield Slice(track, event.began_ns, event.ended_ns, name, "request", arguments, _flows(event.number), (), measures)
-    if event.first_byte_ns and event.ended_ns - event.first_byte_ns >= _LEAST_SENDING_NS:
-        yield Slice(track, event.first_byte_ns, event.ended_ns, "sends the rest", "response")
+def _request(event: RequestEvent) -> tuple[Slice, ...]:
+    row, number, began_ns, first_byte_ns, ended_ns, method, endpoint, status = event
+    track = ("request", row)
+    arguments: Arguments = (("route", endpoint), ("status", status))
+    if method:
+        arguments = (*arguments, ("method", method))
+    measures = (("first_byte_us", (first_byte_ns - began_ns) // 1_000),) if first_byte_ns else ()
+    name = f"{method} {endpoint}".lstrip()
+    whole = Slice(track, began_ns, ended_ns, name, "request", arguments, _flows(number), (), measures)
+    if first_byte_ns and ended_ns - first_byte_ns >= _LEAST_SENDING_NS:
+        return whole, Slice(track, first_byte_ns, ended_ns, "sends the rest", "response")
+    return (whole,)
+
+
+def _task(event: TaskEvent) -> Slice:
+    name = (("task", event.name),)
+    track, flows = ("task", event.row), _flows(event.request)
+    return Slice(track, event.began_ns, event.ended_ns, event.coroutine, "task", name, flows)
 
 
 def _step(event: StepEvent, tid: int) -> Slice:
-    arguments: Arguments = [("task", event.task)] if event.task else []
+    arguments: Arguments = (("task", event.task),) if event.task else ()
     flows = (*_flows(event.request), *(number << 1 | 1 for number in event.wakes))
     ends = (event.woken_by << 1 | 1,) if event.woken_by else ()
     return Slice(("loop", tid), event.began_ns, event.ended_ns, event.name, "step", arguments, flows, ends)
@@ -161,10 +159,10 @@ def _flows(request: int) -> tuple[int, ...]:
 
 def _where(stack: Stack | None) -> Arguments:
     if stack is None or not stack.frames:
-        return []
+        return ()
     lines = [f"{frame.function} ({frame.file}:{frame.line})" for frame in stack.frames[:_MOST_FRAMES]]
-    return [*_frame(stack.frames[0]), ("stack", "\n".join(lines))]
+    return (*_frame(stack.frames[0]), ("stack", "\n".join(lines)))
 
 
 def _frame(frame: Frame) -> Arguments:
-    return [("function", frame.function), ("file", frame.file), ("line", frame.line)]
+    return ("function", frame.function), ("file", frame.file), ("line", frame.line)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from profiling_middleware.model import Frame, Reason, Sample
@@ -28,6 +28,18 @@ class ThreadState(NamedTuple):
     """Where it waited."""
 
 
+class _Open:
+    """What a thread does as far as is known by now."""
+
+    __slots__ = ("began", "ended", "frame", "name")
+
+    def __init__(self, began: int, ended: int, name: str, frame: Frame | None) -> None:
+        self.began, self.ended, self.name, self.frame = began, ended, name, frame
+
+    def state(self, tid: int) -> ThreadState:
+        return ThreadState(tid, self.began, self.ended, self.name, self.frame)
+
+
 class ThreadStates:
     """Samples come late and in part overlap: what a thread did is told in order, and no time of it twice."""
 
@@ -36,39 +48,46 @@ class ThreadStates:
         self._ended: dict[int, int] = {}
         """By thread: until when its states have been told."""
 
-    def of(self, samples: Iterable[Sample]) -> Iterator[ThreadState]:
+    def of(self, samples: Iterable[Sample]) -> list[ThreadState]:
         """The states that these samples tell of, those that follow each other made one."""
-        open_states: dict[int, ThreadState] = {}
-        for sample in samples:
-            if not sample.thread.native_id or sample.thread.name.startswith(OWN_THREADS):
+        states: list[ThreadState] = []
+        last: dict[int, _Open] = {}
+        for time_ns, thread, stack, cpu_ns, wall_ns, _, _, reason, moving in samples:
+            tid = thread.native_id
+            if not tid or thread.name.startswith(OWN_THREADS):
                 continue
-            for state in self._parts(sample):
-                before = open_states.get(state.tid)
-                if before is None:
-                    open_states[state.tid] = state
-                elif before[3:] == state[3:] and state.began_ns - before.ended_ns < _LEAST_NS:
-                    open_states[state.tid] = before._replace(ended_ns=state.ended_ns)
+            ran_from, began = time_ns - cpu_ns, time_ns - max(wall_ns, cpu_ns)
+            if ran_from - began >= _LEAST_NS:
+                if moving or reason is Reason.UNKNOWN:
+                    self._go_on(last, states, tid, began, ran_from, _UNKNOWN, None)
                 else:
-                    yield before
-                    open_states[state.tid] = state
-        yield from open_states.values()
+                    frame = stack.frames[0] if stack.frames else None
+                    self._go_on(last, states, tid, began, ran_from, self._names.kind(reason, stack), frame)
+            if cpu_ns:
+                self._go_on(last, states, tid, ran_from, time_ns, RUNS, None)
+        states += (one.state(tid) for tid, one in last.items())
         if len(self._ended) > _MOST_THREADS:
             self._ended.clear()
+        return states
 
-    def _parts(self, sample: Sample) -> Iterator[ThreadState]:
-        tid, ended = sample.thread.native_id, sample.time_ns
-        ran_from = ended - sample.cpu_ns
-        began = ended - max(sample.wall_ns, sample.cpu_ns)
-        if ran_from - began >= _LEAST_NS:
-            elsewhere = sample.moving or sample.reason is Reason.UNKNOWN
-            name = _UNKNOWN if elsewhere else self._names.kind(sample.reason, sample.stack)
-            frames = sample.stack.frames
-            yield from self._told(tid, began, ran_from, name, None if elsewhere or not frames else frames[0])
-        if sample.cpu_ns:
-            yield from self._told(tid, ran_from, ended, RUNS, None)
-
-    def _told(self, tid: int, began: int, ended: int, name: str, frame: Frame | None) -> Iterator[ThreadState]:
+    def _go_on(
+        self,
+        last: dict[int, _Open],
+        states: list[ThreadState],
+        tid: int,
+        began: int,
+        ended: int,
+        name: str,
+        frame: Frame | None,
+    ) -> None:
         began = max(began, self._ended.get(tid, 0))
-        if ended > began:
-            self._ended[tid] = ended
-            yield ThreadState(tid, began, ended, name, frame)
+        if ended <= began:
+            return
+        self._ended[tid] = ended
+        before = last.get(tid)
+        if before is not None:
+            if before.name == name and before.frame == frame and began - before.ended < _LEAST_NS:
+                before.ended = ended
+                return
+            states.append(before.state(tid))
+        last[tid] = _Open(began, ended, name, frame)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
-from profiling_middleware.encoders.perfetto import Value
+from profiling_middleware.encoders.trace_items import Value
 from profiling_middleware.lane import Lane
 from profiling_middleware.model import Body
 from profiling_middleware.sampling.clocks import ThreadClocks

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from profiling_middleware.encoders.perfetto import PerfettoEncoder, TraceItem
+from profiling_middleware.encoders.perfetto import PerfettoEncoder
+from profiling_middleware.encoders.trace_items import TraceItem
 from profiling_middleware.trace_events import RequestEvent, StepEvent, TraceEvent
 from profiling_middleware.tracing.buffer import events_of
 from profiling_middleware.tracing.drawing import Drawing
@@ -18,8 +19,9 @@ from profiling_middleware.tracing.sinks import Sink
 from profiling_middleware.tracing.stalls import STALL_NS, Stalls
 from profiling_middleware.tracing.states import ThreadStates
 
-# While Python encodes, nothing else of the service runs: let go of the GIL long before the switch interval would.
-_WORK_SECONDS, _REST_SECONDS = 0.0004, 0.001
+# While Python encodes, nothing else of the service runs: let go of the GIL long before the switch interval would. Not
+# oftener than that, because each time costs both some dozens of microseconds.
+_WORK_SECONDS, _REST_SECONDS = 0.001, 0.001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,12 +92,10 @@ class TraceWriter:
                 yield from drawing.event(event)
         yield from map(drawing.stall, self._stalls.take(batch.ended_ns, final=batch.final))
         yield from drawing.samples(seen.samples)
-        for state in self._states.of(seen.samples):
-            yield from drawing.state(state, full=batch.full)
-        for wait in seen.lock_waits:
-            yield from drawing.lock_wait(wait)
-        for wait in seen.task_lock_waits:
-            yield from drawing.task_lock_wait(wait)
+        drawn = [drawing.state(state, full=batch.full) for state in self._states.of(seen.samples)]
+        drawn += map(drawing.lock_wait, seen.lock_waits)
+        drawn += map(drawing.task_lock_wait, seen.task_lock_waits)
+        yield from (one for one in drawn if one is not None)
 
     def _note_slow(self, event: TraceEvent, slow: list[str]) -> None:
         if not self._slow_ns or not isinstance(event, RequestEvent | StepEvent):

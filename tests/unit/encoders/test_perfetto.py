@@ -15,14 +15,8 @@ from hypothesis import strategies as st
 from trace_kit.trace_processor import PROBLEMS, Row, TraceProcessor
 
 from profiling_middleware.encoders import interning, perfetto, tracks
-from profiling_middleware.encoders.perfetto import (
-    Count,
-    Instant,
-    PerfettoEncoder,
-    Slice,
-    StackSample,
-    TraceItem,
-)
+from profiling_middleware.encoders.perfetto import PerfettoEncoder
+from profiling_middleware.encoders.trace_items import Count, Instant, Slice, StackSample, TraceItem
 from profiling_middleware.model import Frame, Stack
 
 MICROSECOND, SECOND = 1_000, 1_000_000_000
@@ -721,7 +715,7 @@ TEXTS = st.text(st.characters(), max_size=12) | st.sampled_from(UNPRINTABLE)
 VALUES = TEXTS | st.integers(-(2**63), 2**63 - 1)
 ARGUMENTS = st.lists(st.tuples(TEXTS.filter(bool), VALUES), max_size=3)
 MEASURES = st.lists(st.tuples(TEXTS.filter(bool), st.integers(-(2**63), 2**63 - 1)), max_size=2)
-FLOWS = st.lists(st.integers(0, 2**32 - 1) | st.integers(0, 3), max_size=3)
+FLOWS = st.lists(st.integers(0, 2**32 - 1) | st.integers(0, 3), max_size=3).map(tuple)
 FRAMES = st.builds(Frame, TEXTS, TEXTS | st.sampled_from(FILES), st.integers(0, 2**31 - 1), st.integers(0, 2**20))
 STACKS_ = st.builds(lambda frames: Stack(tuple(frames)), st.lists(FRAMES, min_size=1, max_size=5))
 ITEMS = st.one_of(

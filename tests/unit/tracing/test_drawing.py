@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tracing_kit import MS, WORKER, sample, stack, wait
 
-from profiling_middleware.encoders.perfetto import Count, Instant, Slice, StackSample
+from profiling_middleware.encoders.trace_items import Count, Instant, Slice, StackSample
 from profiling_middleware.model import Frame, Reason, Stack, Thread
 from profiling_middleware.trace_events import (
     AwaitEvent,
@@ -191,16 +191,19 @@ def test_states_that_are_long_enough_are_drawn(
     state: str, nanoseconds: int, full: bool, drawn: bool, drawing: Drawing
 ) -> None:
     """Less than a microsecond would reach into the state that follows."""
-    items = list(drawing.state(ThreadState(TID, NOW, NOW + nanoseconds, state, None), full=full))
-    assert items == [Slice(("state", TID), NOW, NOW + nanoseconds, state, "thread", [])] * drawn
+    item = drawing.state(ThreadState(TID, NOW, NOW + nanoseconds, state, None), full=full)
+    assert item == (Slice(("state", TID), NOW, NOW + nanoseconds, state, "thread") if drawn else None)
 
 
 def test_a_wait_is_drawn_with_its_place() -> None:
     drawing = Drawing()
-    (item,) = drawing.state(ThreadState(TID, NOW, NOW + MS, "network", F.frames[0]), full=True)
-    assert list(item.arguments) == PLACE
-    (item,) = drawing.state(ThreadState(TID, NOW, NOW + MS, "idle", F.frames[0]), full=True)
-    assert list(item.arguments) == []
+    waits, idle = (
+        drawing.state(ThreadState(TID, NOW, NOW + MS, name, F.frames[0]), full=True) for name in ("network", "idle")
+    )
+    assert waits is not None
+    assert list(waits.arguments) == PLACE
+    assert idle is not None
+    assert idle.arguments == ()
 
 
 def test_samples_of_work_are_drawn_as_stacks() -> None:
@@ -219,30 +222,34 @@ def test_samples_of_work_are_drawn_as_stacks() -> None:
 
 
 def test_a_threads_wait_for_a_lock_has_its_place_and_who_released_it(drawing: Drawing) -> None:
-    (item,) = drawing.lock_wait(wait(NOW, 5 * MS, F, holder=Thread("holder", 1)))
+    item = drawing.lock_wait(wait(NOW, 5 * MS, F, holder=Thread("holder", 1)))
+    assert item is not None
     assert item[:5] == (("thread", TID), NOW - 5 * MS, NOW, "waits for a lock", "lock")
     assert arguments(item) == {**dict(WHERE), "released by": "holder"}
-    (item,) = drawing.lock_wait(wait(NOW, 5 * MS, F))
+    item = drawing.lock_wait(wait(NOW, 5 * MS, F))
+    assert item is not None
     assert arguments(item) == dict(WHERE)
 
 
 def test_waits_for_work_and_of_unknown_threads_are_not_drawn(drawing: Drawing) -> None:
-    assert list(drawing.lock_wait(wait(NOW, 5 * MS, IDLE))) == []
-    assert list(drawing.lock_wait(wait(NOW, 5 * MS, F, thread=Thread("ended threads", 0)))) == []
+    assert drawing.lock_wait(wait(NOW, 5 * MS, IDLE)) is None
+    assert drawing.lock_wait(wait(NOW, 5 * MS, F, thread=Thread("ended threads", 0))) is None
     server = Stack((Frame("uvicorn.server.Server.main_loop", "/lib/server.py", 80, 60),))
-    assert list(drawing.task_lock_wait(wait(NOW, 5 * MS, server, reason=Reason.AWAIT))) == []
+    assert drawing.task_lock_wait(wait(NOW, 5 * MS, server, reason=Reason.AWAIT)) is None
 
 
 def test_waits_of_tasks_that_overlap_have_rows_of_their_own(drawing: Drawing) -> None:
     """They are told as they end."""
     waits = [(0, 5), (3, 6), (1, 7), (5, 8), (6, 9), (0, 10), (9, 11)]
-    items = [item for began, ended in waits for item in drawing.task_lock_wait(wait(NOW + ended, ended - began, F))]
+    drawn = [drawing.task_lock_wait(wait(NOW + ended, ended - began, F)) for began, ended in waits]
+    items = [item for item in drawn if item is not None]
     assert [item.track for item in items] == [("lock", row) for row in (0, 1, 2, 0, 1, 3, 2)]
     assert [(item.began_ns - NOW, item.ended_ns - NOW) for item in items] == waits
     assert {(item.name, item.category) for item in items} == {("waits for a lock", "lock")}
     assert arguments(items[0]) == dict(WHERE)
     # A sum of several has a part of a nanosecond.
-    (item,) = drawing.task_lock_wait(wait(NOW + 20, 4.6, F, thread=WORKER))
+    item = drawing.task_lock_wait(wait(NOW + 20, 4.6, F, thread=WORKER))
+    assert item is not None
     assert item.began_ns == NOW + 15
 
 
