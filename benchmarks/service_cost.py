@@ -11,6 +11,9 @@ engine of this project the one goes through a middleware that is on, which label
 is off. What a service pays once a window is not in a slice: opening and closing the capture, told apart, and the
 capture's first seconds, in which every function's name is learnt.
 
+With `--pinned` a yardstick (service/yardstick.py) runs on the service's core, and what a request costs is also told as
+a multiple of the yardstick's pieces in the same slice: that is the figure to go by on a shared machine.
+
 What a peer leaves in the process when it is switched off (patched modules) is in both sides. pyinstrument and py-spy
 are not measured: the one has to be started on the event loop's own thread, the other is another process.
 """
@@ -24,12 +27,14 @@ import os
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import NamedTuple
 
 from benchmarks.bootstrap import bootstrap
 from benchmarks.pairs import machine
 from benchmarks.service.handle import PINNED_CORE, Service
+from benchmarks.service.yardstick import Yardstick
 from profiling_middleware.config import ENGINES
 from sample_app.load import DEFAULT_MIX, run_load
 
@@ -51,6 +56,8 @@ class Slice(NamedTuple):
     latencies: tuple[float, ...]
     """Seconds, of the requests that were answered."""
     failures: int
+    piece_ms: float = 1.0
+    """CPU time of the yardstick's piece meanwhile."""
 
 
 class Pair(NamedTuple):
@@ -76,42 +83,61 @@ def main() -> None:
     for number, profiler in enumerate(options.profilers):
         engine = profiler if profiler in ENGINES else None
         name = f"capture {options.kinds}" if engine else profiler
-        with Service(serve=True, rate=options.rate, engine=engine, pinned=options.pinned) as service:
+        with ExitStack() as stack:
+            service = stack.enter_context(Service(serve=True, rate=options.rate, engine=engine, pinned=options.pinned))
+            yardstick = stack.enter_context(Yardstick(PINNED_CORE)) if options.pinned else None
+            bench = _Bench(service, yardstick, options)
             for _ in range(_WARM_UP_SLICES):
-                _slice(service, options, options.seconds)
+                bench.slice(options.seconds)
             measured: list[Pair] = []
             for _ in range(math.ceil(slices[number > 0] / _SLICES_AT_ONCE)):
-                measured += _pairs(service, name, options)
-        _report(f"{engine} {options.kinds}" if engine else profiler, measured)
+                measured += bench.pairs(name)
+        _report(f"{engine} {options.kinds}" if engine else profiler, measured, pinned=options.pinned)
 
 
-def _pairs(service: Service, name: str, options: argparse.Namespace) -> tuple[Pair, Pair]:
-    off_before = _slice(service, options, options.seconds)
-    began = service.cpu_ns()
-    service.on(name, _WINDOW_SECONDS if name.startswith("capture") else _FIRST_SECONDS + 3 * options.seconds)
-    opened = service.cpu_ns()
-    _slice(service, options, _FIRST_SECONDS)
-    on = _slice(service, options, options.seconds), _slice(service, options, options.seconds)
-    ended = service.cpu_ns()
-    service.off(name)
-    window_ms = (opened - began + service.cpu_ns() - ended) / 1e6
-    off_after = _slice(service, options, options.seconds)
-    return Pair(on[0], off_before, window_ms), Pair(on[1], off_after, window_ms)
+class _Bench:
+    """One service that is measured."""
 
+    def __init__(self, service: Service, yardstick: Yardstick | None, options: argparse.Namespace) -> None:
+        self._service, self._yardstick, self._options = service, yardstick, options
+        self._mix = {path: weight for path, weight in DEFAULT_MIX.items() if path not in options.without}
 
-def _slice(service: Service, options: argparse.Namespace, seconds: float) -> Slice:
-    time.sleep(_SETTLE_SECONDS)
-    before = service.cpu_ns()
-    mix = {path: weight for path, weight in DEFAULT_MIX.items() if path not in options.without}
-    result = asyncio.run(run_load(service.url, rate=options.load, seconds=seconds, mix=mix))
-    used = service.cpu_ns() - before
-    latencies = tuple(seconds for path in result.paths for seconds in path.latencies)
-    return Slice(used / 1e6 / max(result.requests, 1), latencies, result.failures + result.skipped)
+    def pairs(self, name: str) -> tuple[Pair, Pair]:
+        """Off, on, on, off."""
+        service, seconds = self._service, self._options.seconds
+        off_before = self.slice(seconds)
+        began = service.cpu_ns()
+        service.on(name, _WINDOW_SECONDS if name.startswith("capture") else _FIRST_SECONDS + 3 * seconds)
+        opened = service.cpu_ns()
+        self.slice(_FIRST_SECONDS)
+        on = self.slice(seconds), self.slice(seconds)
+        ended = service.cpu_ns()
+        service.off(name)
+        window_ms = (opened - began + service.cpu_ns() - ended) / 1e6
+        off_after = self.slice(seconds)
+        return Pair(on[0], off_before, window_ms), Pair(on[1], off_after, window_ms)
+
+    def slice(self, seconds: float) -> Slice:
+        """One load."""
+        time.sleep(_SETTLE_SECONDS)
+        before, read = self._service.cpu_ns(), self._yardstick.read() if self._yardstick else None
+        result = asyncio.run(run_load(self._service.url, rate=self._options.load, seconds=seconds, mix=self._mix))
+        used = self._service.cpu_ns() - before
+        piece_ms = self._yardstick.read().piece_ms(read) if self._yardstick and read else 1.0
+        latencies = tuple(seconds for path in result.paths for seconds in path.latencies)
+        return Slice(used / 1e6 / max(result.requests, 1), latencies, result.failures + result.skipped, piece_ms)
 
 
 def cpu_ratio(pairs: Sequence[Pair]) -> float:
     """CPU time of a request, on by off: the median over the pairs."""
     return statistics.median(pair.on.cpu_ms / pair.off.cpu_ms for pair in pairs)
+
+
+def cpu_ratio_by_yardstick(pairs: Sequence[Pair]) -> float:
+    """Likewise, each in pieces of the yardstick."""
+    return statistics.median(
+        (pair.on.cpu_ms / pair.on.piece_ms) / (pair.off.cpu_ms / pair.off.piece_ms) for pair in pairs
+    )
 
 
 def latency_ratio(pairs: Sequence[Pair], share: float) -> float:
@@ -133,13 +159,15 @@ def _percentile(values: list[float], share: float) -> float:
     return values[max(0, math.ceil(share * len(values)) - 1)]
 
 
-def _report(name: str, pairs: Sequence[Pair]) -> None:
+def _report(name: str, pairs: Sequence[Pair], *, pinned: bool) -> None:
     cpu = bootstrap(pairs, cpu_ratio)
     off = statistics.median(pair.off.cpu_ms for pair in pairs)
     requests = sum(len(pair.on.latencies) for pair in pairs)
     failures = sum(pair.on.failures + pair.off.failures for pair in pairs)
     print(f"{name}: {requests} requests each way, {failures} failed or not sent; ratios (95 % interval)")
     print(f"  CPU of a request {cpu.text()}, {off:.2f} ms without")
+    if pinned:
+        print(f"  by the yardstick {bootstrap(pairs, cpu_ratio_by_yardstick).text()}")
     for share in (0.5, 0.99):
         ratio = bootstrap(pairs, partial(latency_ratio, share=share), resamples=_RESAMPLES)
         print(f"  p{100 * share:.0f} of latency   {ratio.text()}")

@@ -24,13 +24,13 @@ from profiling_middleware.instruments.task_sets import task_sets
 from profiling_middleware.model import Contention, Reason, Thread
 from profiling_middleware.stacks import StackTable, reading_others
 
-# For each look at threads so many tasks: 80 a second for half a minute, 32 all the time. 2,400 of them tell a share of
+# For each look at threads so many tasks: 80 a second for half a minute, 20 all the time. 2,400 of them tell a share of
 # one half within 0.01 (one standard deviation of a binomial). 16 are walked in less than a millisecond.
 _TASKS_A_THREAD_LOOK = 4.0
 _THREAD_LOOKS_A_LOOK = 4.0
 _MOST_PASSED = 50_000
 _TRIES = 3
-_SHORTEST_SECONDS, _LONGEST_SECONDS = 0.2, 0.4
+_SHORTEST_SECONDS, _LONGEST_SECONDS = 0.2, 0.8
 # A loop that answers later than this is held up.
 _PATIENCE_SECONDS = 0.03
 _LONGEST_ELAPSED_NS = 1_000_000_000

@@ -8,7 +8,7 @@ import statistics
 import pytest
 
 from benchmarks.bootstrap import bootstrap
-from benchmarks.service_cost import Pair, Slice, cpu_ratio, latency_ratio
+from benchmarks.service_cost import Pair, Slice, cpu_ratio, cpu_ratio_by_yardstick, latency_ratio
 
 
 def test_what_does_not_scatter_has_no_width() -> None:
@@ -73,3 +73,15 @@ def test_latencies_are_pooled_and_compared_at_the_same_share() -> None:
     one_slow[0] = one_slow[0]._replace(on=Slice(1, (*one_slow[0].on.latencies[:-1], 9.0), 0))
     assert latency_ratio(one_slow, 0.99) == pytest.approx(1.0)
     assert latency_ratio(one_slow, 1.0) == pytest.approx(180.0)
+
+
+def test_a_yardstick_tells_a_slow_core_from_a_costly_profiler() -> None:
+    generator = random.Random(4)
+    pairs = []
+    for _ in range(40):
+        on_speed, off_speed = generator.uniform(3, 6), generator.uniform(3, 6)
+        on, off = pair(1.02 * on_speed, off_speed)[:2]
+        pairs.append(Pair(on._replace(piece_ms=on_speed / 20), off._replace(piece_ms=off_speed / 20), 0.0))
+
+    assert cpu_ratio_by_yardstick(pairs) == pytest.approx(1.02)
+    assert abs(cpu_ratio(pairs) - 1.02) > 0.001

@@ -19,7 +19,8 @@ from integration_kit.waiting import eventually
 pytestmark = pytest.mark.server
 
 MAX_SECONDS, AT_ONCE = 90, 8
-QUICK_SECONDS = 1.0
+# Less than any capture that is asked for where it counts; a busy machine may take a second to answer.
+QUICK_SECONDS = 5.0
 
 
 @pytest.fixture(scope="module", params=["asyncio", "uvloop"])
@@ -99,11 +100,11 @@ def test_three_captures_at_once_beside_a_window_are_all_whole(
 @pytest.mark.s3
 def test_whoever_does_not_wait_gets_the_key_at_once(storing: tuple[Server, Bucket]) -> None:
     server, bucket = storing
-    answer = server.get("/debug/pprof/cpu?seconds=1&wait=0")
+    answer = server.get("/debug/pprof/cpu?seconds=6&wait=0")
     assert (answer.status, answer.text.strip()) == (202, answer.headers["X-Profile-Key"])
     assert answer.seconds < QUICK_SECONDS
     profile = bucket.profile(answer.headers["X-Profile-Key"])
-    assert profile.seconds == pytest.approx(1, abs=0.4)
+    assert profile.seconds == pytest.approx(6, abs=0.5)
 
 
 @pytest.mark.s3
@@ -127,10 +128,10 @@ def test_scrapers_keep_their_captures_out_of_the_store(storing: tuple[Server, Bu
         ("seconds=", "'' is not such a number"),
         ("seconds=nan", "'nan' is not such a number"),
         ("seconds=400", f"'400' is out of range: use a number of seconds, more than 0 and at most {MAX_SECONDS}"),
-        ("seconds=1&seconds=2", "seconds is given twice ('1', '2'): give it once"),
-        ("second=1", "'second' is no parameter here: choose from seconds,"),
-        ("seconds=1&format=svg", "'svg' is unknown: choose from pprof, html, speedscope, text"),
-        ("seconds=1&wait=0&upload=0", "would lose the capture"),
+        ("seconds=9&seconds=8", "seconds is given twice ('9', '8'): give it once"),
+        ("second=9", "'second' is no parameter here: choose from seconds,"),
+        ("seconds=9&format=svg", "'svg' is unknown: choose from pprof, html, speedscope, text"),
+        ("seconds=9&wait=0&upload=0", "would lose the capture"),
     ],
 )
 def test_a_query_that_cannot_be_answered_is_refused_at_once(query: str, words: str, off: Server) -> None:
@@ -166,7 +167,7 @@ def test_paths_that_only_look_alike_are_the_applications(off: Server) -> None:
 
 def test_views_for_people(off: Server, side_by_side: ThreadPoolExecutor) -> None:
     asked = {
-        view: side_by_side.submit(off.get, f"/debug/pprof/cpu?seconds=0.5&{view}")
+        view: side_by_side.submit(off.get, f"/debug/pprof/cpu?seconds=1&{view}")
         for view in ("format=html", "format=speedscope", "format=text", "debug=1")
     }
     # Until all have answered: on a busy machine a capture may begin late.
@@ -194,7 +195,7 @@ def test_at_most_eight_captures_run_and_the_others_are_told_to_come_back(
         for connection in asked:
             answered.register(connection, selectors.EVENT_READ)
         while len(refused) < len(asked) - AT_ONCE:
-            for key, _ in answered.select(QUICK_SECONDS * 20) or pytest.fail(f"{len(refused)} are refused"):
+            for key, _ in answered.select(20) or pytest.fail(f"{len(refused)} are refused"):
                 answered.unregister(key.fileobj)
                 refused.append(receive_all(key.fileobj).lower())
         assert {answer.partition(b"\r\n")[0] for answer in refused} == {b"http/1.1 429 too many requests"}

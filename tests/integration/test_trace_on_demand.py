@@ -22,7 +22,7 @@ from sample_app.load import DEFAULT_MIX, run_load
 pytestmark = pytest.mark.server
 
 LOOPS = ("asyncio", "uvloop")
-QUICK_SECONDS = 1.0
+QUICK_SECONDS = 5.0
 PROJECT = Path(__file__).parents[2]
 TRACE = "/debug/pprof/trace"
 DEV = {"PROFILE_ENVIRONMENT": "dev", "PROFILE_SERVICE_NAME": "shop"}
