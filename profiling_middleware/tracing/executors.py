@@ -9,13 +9,13 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from contextvars import Context
 from threading import get_ident
 from time import monotonic_ns
 from typing import Any
 
 from profiling_middleware.failures import Failures
 from profiling_middleware.tracing.buffer import WORK, TraceBuffer
+from profiling_middleware.tracing.names import function_name
 from profiling_middleware.tracing.requests import SPAN, request_of_step
 
 # Shorter than this, queued or at work, is not told in a trace that is not full.
@@ -88,7 +88,8 @@ class ExecutorWork:
             queued = None
             try:
                 queued = item.__dict__.pop(_QUEUED, None)
-                name = _name(getattr(item, "fn", None)) if queued is not None else ""  # the original lets go of it
+                # The original lets go of it.
+                name = function_name(getattr(item, "fn", None)) if queued is not None else ""
             except Exception:
                 self._failures.note()
                 queued = None
@@ -139,16 +140,8 @@ class ExecutorWork:
                 return func(*arguments)
             finally:
                 try:
-                    self._note(_name(func), queued, span, began)
+                    self._note(function_name(func), queued, span, began)
                 except Exception:
                     self._failures.note()
 
         return measured
-
-
-def _name(function: Any) -> str:
-    """Of what is called in the end: asyncio.to_thread and Starlette wrap it."""
-    while isinstance(function, functools.partial):
-        runs_in_context = isinstance(getattr(function.func, "__self__", None), Context)
-        function = function.args[0] if runs_in_context and function.args else function.func
-    return str(getattr(function, "__qualname__", None) or type(function).__qualname__)

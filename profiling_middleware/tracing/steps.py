@@ -14,8 +14,9 @@ from typing import Any, Protocol
 
 from profiling_middleware.failures import Failures
 from profiling_middleware.tracing.buffer import STEP, TraceBuffer
+from profiling_middleware.tracing.names import function_name
 from profiling_middleware.tracing.requests import SPAN
-from profiling_middleware.tracing.tasks import FollowedTasks, TaskSteps, coroutine_name
+from profiling_middleware.tracing.tasks import FollowedTasks, TaskSteps
 
 LEAST_STEP_NS = 1_000_000
 # asyncio has many callbacks of its own, of some 10 µs.
@@ -123,4 +124,4 @@ class LoopSteps:
         elif callback is not None and ended_ns - began_ns >= self._least_ns:
             span = context.get(SPAN) if context is not None else None
             request = span.number if span is not None else 0
-            buffer.add(STEP, get_ident(), began_ns, ended_ns, coroutine_name(callback), "", request, 0, ())
+            buffer.add(STEP, get_ident(), began_ns, ended_ns, function_name(callback), "", request, 0, ())

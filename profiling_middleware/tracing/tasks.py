@@ -13,6 +13,7 @@ from time import monotonic_ns
 from typing import Any
 
 from profiling_middleware.tracing.buffer import AWAIT, STEP, TASK, TraceBuffer
+from profiling_middleware.tracing.names import coroutine_name
 from profiling_middleware.tracing.requests import request_of_step
 from profiling_middleware.tracing.rows import NO_ROW, Rows
 
@@ -122,11 +123,6 @@ class FollowedTasks:
     def _take_woken(self, future: object) -> int:
         reference, number = self._woken.pop(id(future), (None, 0))
         return number if reference is not None and reference() is future else 0
-
-
-def coroutine_name(coroutine: Any) -> str:
-    """As it is written, without its module."""
-    return str(getattr(coroutine, "__qualname__", None) or type(coroutine).__qualname__)
 
 
 def _awaited(task: asyncio.Task[Any]) -> str:

@@ -18,8 +18,9 @@ from tracing_kit import spin, taken
 from profiling_middleware.trace_events import AwaitEvent, StepEvent, TaskEvent
 from profiling_middleware.tracing import tasks
 from profiling_middleware.tracing.buffer import TraceBuffer
+from profiling_middleware.tracing.names import coroutine_name
 from profiling_middleware.tracing.rows import NO_ROW, Rows
-from profiling_middleware.tracing.tasks import FollowedTasks, coroutine_name
+from profiling_middleware.tracing.tasks import FollowedTasks
 
 Way = Any
 """See conftest."""
