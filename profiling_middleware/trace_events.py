@@ -62,6 +62,7 @@ class AwaitEvent(NamedTuple):
     row: int
     began_ns: int
     ended_ns: int
+    """0 when it goes on."""
     what: str
     """The coroutine that waited, or that it waited for its turn."""
 

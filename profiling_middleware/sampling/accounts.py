@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from profiling_middleware.labels import Labels, Resolve
 from profiling_middleware.model import Contention, Frame, Reason, Sample, Stack, Thread
@@ -14,6 +14,7 @@ _SLACK_NS = 200_000
 _MOST_ENDED_PLACES = 1_000
 # A request that no router has taken by then is one that none takes.
 _LABEL_WAIT_NS = 2_000_000_000
+_LATEST = 1 << 63
 
 _NO_STACK = -1
 _SPECIAL = {
@@ -122,15 +123,14 @@ class Accounts:
     def samples(self, raw: Iterable[RawSample], *, final: bool) -> list[Sample]:
         """Those whose labels are known, also from before; the others wait until they are, or until the `final` time."""
         pending, self._waiting = self._waiting, []
-        now = time.monotonic_ns()
+        settled_ns = _LATEST if final else time.monotonic_ns() - _LABEL_WAIT_NS
         known: list[Sample] = []
-        for sample, work in [*pending, *self._taken(raw)]:
-            if work is None:
-                known.append(sample)
-            elif work.settle(final=final or now - sample.time_ns >= _LABEL_WAIT_NS):
-                known.append(sample._replace(labels=work.labels) if work.labels else sample)
+        for sample, work in pending:
+            if work.settle(final=sample.time_ns <= settled_ns):
+                known.append(sample._replace(labels=work.labels))
             else:
                 self._waiting.append((sample, work))
+        self._take(raw, known, settled_ns)
         return known
 
     def contentions(self, raw: Iterable[RawContention]) -> list[Contention]:
@@ -204,14 +204,15 @@ class Accounts:
             samples.append(Sample(now, _ENDED_THREADS, _ENDED, unseen_ns - tails, unseen_ns - tails))
         return samples
 
-    def _taken(self, raw: Iterable[RawSample]) -> Sequence[tuple[Sample, _Work | None]]:
-        taken: list[tuple[Sample, _Work | None]] = []
+    def _take(self, raw: Iterable[RawSample], known: list[Sample], settled_ns: int) -> None:
+        """Adds to `known` those whose labels are known, or that are from before `settled_ns`, and keeps the others."""
         for when, key, number, cpu, waited, seen, locks_waited, locks_seen, why, resolve, subject in raw:
             thread = self._threads.get(key, _ENDED_THREADS)
             if waited:
-                before, before_work, reason = self._seen_at.get(key, (_UNREAD, None, Reason.UNKNOWN))
-                stay = Sample(when - seen, thread, before, 0, waited, lock_ns=locks_waited, reason=reason)
-                taken.append((stay, before_work))
+                stack, work, reason = self._seen_at.get(key, (_UNREAD, None, Reason.UNKNOWN))
+                labels = _labels(work, final=when - seen <= settled_ns)
+                stay = Sample(when - seen, thread, stack, 0, waited, labels or (), locks_waited, reason)
+                self._tell(known, stay, work, labels)
             if number == _NO_STACK and not cpu and not seen:
                 continue
             work = _Work(resolve, subject) if resolve is not None else None
@@ -225,17 +226,22 @@ class Accounts:
                     # It ran when it was looked at, and notes itself where it works.
                     stack, work = self._worked_at.get(key, (stack, None))
                     moving = True
+            reason = _REASONS[why]
             if seen or not cpu:
                 # A look at the moment at which the thread was found has seen where it is, and no time of it.
-                self._seen_at[key] = stack, work, _REASONS[why]
+                self._seen_at[key] = stack, work, reason
             if cpu:
                 self._worked_at[key] = stack, work
+            labels = _labels(work, final=when <= settled_ns)
             # Who works for some time is there for as long.
-            sample = Sample(
-                when, thread, stack, cpu, cpu + seen, lock_ns=locks_seen, reason=_REASONS[why], moving=moving
-            )
-            taken.append((sample, work))
-        return taken
+            sample = Sample(when, thread, stack, cpu, cpu + seen, labels or (), locks_seen, reason, moving)
+            self._tell(known, sample, work, labels)
+
+    def _tell(self, known: list[Sample], sample: Sample, work: _Work | None, labels: Labels | None) -> None:
+        if labels is None and work is not None:
+            self._waiting.append((sample, work))
+        else:
+            known.append(sample)
 
     def _frame(self, function: str | int, file: str | None, line: int, start_line: int) -> Frame:
         if file is None or isinstance(function, int):
@@ -248,9 +254,14 @@ class Accounts:
         self._stacks.clear()
 
 
+def _labels(work: _Work | None, *, final: bool) -> Labels | None:
+    """None while they are not known, which the `final` time is never."""
+    return () if work is None else work.labels if work.settle(final=final) else None
+
+
 def _labels_of(work: _Work | None, *, final: bool) -> Labels:
     """Those that are known by now."""
-    return work.labels if work is not None and work.settle(final=final) else ()
+    return _labels(work, final=final) or ()
 
 
 def _labels_now(resolve: Resolve | None, subject: object) -> Labels:

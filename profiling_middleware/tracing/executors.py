@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import get_ident
 from time import monotonic_ns
 from typing import Any
 
 from profiling_middleware.failures import Failures
+from profiling_middleware.trace_events import TraceEvent
 from profiling_middleware.tracing.buffer import WORK, TraceBuffer
 from profiling_middleware.tracing.names import function_name
 from profiling_middleware.tracing.requests import SPAN, request_of_step
@@ -47,6 +48,9 @@ class ExecutorWork:
             self._put(anyio, "run_sync", self._run_sync(anyio))
         elif not full:
             self._put_back(anyio)
+
+    def going_on(self) -> Sequence[TraceEvent]:
+        return ()  # its thread's state and stack are there
 
     def stop(self) -> None:
         self._buffer = None

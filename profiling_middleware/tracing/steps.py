@@ -7,12 +7,13 @@ own handles, which uvloop does not have.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import get_ident
 from time import monotonic_ns
 from typing import Any, Protocol
 
 from profiling_middleware.failures import Failures
+from profiling_middleware.trace_events import TraceEvent
 from profiling_middleware.tracing.buffer import STEP, TraceBuffer
 from profiling_middleware.tracing.names import function_name
 from profiling_middleware.tracing.requests import SPAN
@@ -71,6 +72,10 @@ class LoopSteps:
             self._hooked = self._hooks.observe_steps(self._tasks.stepped, threshold, created, resolved)
         if first:
             self._replace()
+
+    def going_on(self) -> Sequence[TraceEvent]:
+        tasks = self._tasks
+        return tasks.going_on() if isinstance(tasks, FollowedTasks) else ()
 
     def stop(self) -> None:
         if self._buffer is None:

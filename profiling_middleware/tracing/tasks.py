@@ -12,6 +12,7 @@ from threading import get_ident
 from time import monotonic_ns
 from typing import Any
 
+from profiling_middleware.trace_events import AwaitEvent, TaskEvent, TraceEvent
 from profiling_middleware.tracing.buffer import AWAIT, STEP, TASK, TraceBuffer
 from profiling_middleware.tracing.names import coroutine_name
 from profiling_middleware.tracing.requests import request_of_step
@@ -19,6 +20,7 @@ from profiling_middleware.tracing.rows import NO_ROW, Rows
 
 _DEEPEST = 128
 _MOST_WOKEN = 1_000
+_TRIES = 3
 _ITS_TURN = "its turn"
 # A task is told after its waits: those that begin with it must not lie around it where a microsecond is not divided.
 _LATER_NS = 1_000
@@ -98,6 +100,19 @@ class FollowedTasks:
         else:
             known.since_ns, known.waits_for = ended_ns, _awaited(task)
 
+    def going_on(self) -> list[TraceEvent]:
+        """Tasks that have not ended, and what each waits for. From any thread."""
+        events: list[TraceEvent] = []
+        for known in _copied(self._tasks):
+            task = known.reference()
+            if task is None or known.row == NO_ROW or task.done():
+                continue
+            name = coroutine_name(task.get_coro())
+            events.append(TaskEvent(known.row, known.began_ns, 0, task.get_name(), name, known.request))
+            if asyncio.current_task(task.get_loop()) is not task:
+                events.append(AwaitEvent(known.row, known.since_ns, 0, known.waits_for))
+        return events
+
     def _ended(self, task: asyncio.Task[Any], known: _Known, ended_ns: int, coroutine: str) -> None:
         del self._tasks[id(task)]
         if known.row == NO_ROW:
@@ -123,6 +138,16 @@ class FollowedTasks:
     def _take_woken(self, future: object) -> int:
         reference, number = self._woken.pop(id(future), (None, 0))
         return number if reference is not None and reference() is future else 0
+
+
+def _copied(tasks: dict[int, _Known]) -> list[_Known]:
+    """Of a dict that loops go on to change."""
+    for _ in range(_TRIES):
+        try:
+            return list(tasks.values())  # one step of C, if the garbage collector does not come in between
+        except RuntimeError:
+            continue
+    return []
 
 
 def _awaited(task: asyncio.Task[Any]) -> str:

@@ -15,7 +15,7 @@ from profiling_middleware.lane import Lane
 from profiling_middleware.model import Body
 from profiling_middleware.sampling.clocks import ThreadClocks
 from profiling_middleware.timer import TimedCall, Timeline
-from profiling_middleware.trace_events import CounterEvent
+from profiling_middleware.trace_events import CounterEvent, TraceEvent
 from profiling_middleware.tracing.buffer import COUNTER, TraceBuffer
 from profiling_middleware.tracing.counters import Counters
 from profiling_middleware.tracing.drawing import Drawing
@@ -67,6 +67,7 @@ class Tracer:
         self._hearing: Hearing | None = None
         self._seen = SeenThreads()
         self._in_flight: list[RequestSpan] = []
+        self._going_on: list[TraceEvent] = []
         self._call: TimedCall | None = None
         self._drained_ns = self._ticks = 0
         """When, and how many seconds ago."""
@@ -114,11 +115,13 @@ class Tracer:
     def finish(self, file: TraceFile, about: Callable[[], Sequence[tuple[str, Value]]]) -> Future[Body]:
         """The trace of what has just been flushed: what goes on is drawn as going on, and `about` says what it is."""
         in_flight, self._in_flight = self._in_flight, []
+        others, self._going_on = self._going_on, []
         body: Future[Body] = Future()
 
         def work() -> None:
             try:
-                body.set_result(file.finish(self._writer.last_chunk(in_flight, Drawing.about(now, about()))))
+                last = self._writer.last_chunk(in_flight, others, Drawing.about(now, about()))
+                body.set_result(file.finish(last))
             except Exception as error:
                 body.set_exception(error)
 
@@ -146,7 +149,9 @@ class Tracer:
         )
         self._drained_ns, self._ticks = batch.ended_ns, 0
         if flush:
-            self._in_flight = self._requests.in_flight()  # now, as they are forgotten when the last sink has ended
+            # Now, as it is forgotten when the last sink has ended.
+            self._in_flight = self._requests.in_flight()
+            self._going_on = [event for source in self._sources for event in source.going_on()]
         sinks = tuple(self._sinks)
         if not self._lane.submit(lambda: self._writer.write(batch, sinks)):
             self._lost += batch.size

@@ -75,10 +75,10 @@ class TraceWriter:
         for why in slow[:1]:
             self._on_slow(why)
 
-    def last_chunk(self, in_flight: Iterable[RequestSpan], about: TraceItem) -> bytes:
-        """What one trace alone ends with: the requests that go on, and what it is."""
-        drawn = [span for span in in_flight if span.row != NO_ROW]
-        items = [item for span in drawn for item in self._drawing.event(span.event(0))]
+    def last_chunk(self, in_flight: Iterable[RequestSpan], others: Iterable[TraceEvent], about: TraceItem) -> bytes:
+        """What one trace alone ends with: the requests and all else that goes on, and what it is."""
+        events = [span.event(0) for span in in_flight if span.row != NO_ROW]
+        items = [item for event in (*events, *others) for item in self._drawing.event(event)]
         return self._encoded([*items, about])
 
     def _items(self, batch: Batch, slow: list[str]) -> Iterator[TraceItem]:

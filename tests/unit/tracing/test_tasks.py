@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tracing_kit import spin, taken
 
-from profiling_middleware.trace_events import AwaitEvent, StepEvent, TaskEvent
+from profiling_middleware.trace_events import AwaitEvent, StepEvent, TaskEvent, TraceEvent
 from profiling_middleware.tracing import tasks
 from profiling_middleware.tracing.buffer import TraceBuffer
 from profiling_middleware.tracing.names import coroutine_name
@@ -115,6 +115,34 @@ def test_the_life_of_a_task_is_told_with_its_waits(way: Way, buffer: TraceBuffer
         assert waits[0].ended_ns == steps[0].began_ns
     for wait, (one, other) in zip(waits[way.hooked :], itertools.pairwise(steps), strict=True):
         assert (wait.began_ns, wait.ended_ns) == (one.ended_ns, other.began_ns)
+
+
+def test_a_task_that_goes_on_is_told_with_what_it_waits_for(way: Way, buffer: TraceBuffer) -> None:
+    """Whoever runs at this moment waits for nothing, and whoever has ended does not go on."""
+    going_on: list[TraceEvent] = []
+
+    async def main() -> None:
+        running = asyncio.current_task()
+        assert running is not None
+        running.set_name("main")
+        never = asyncio.get_running_loop().create_future()
+        stuck = asyncio.create_task(waits_for(never), name="stuck")
+        await asyncio.create_task(asyncio.sleep(0), name="ended")
+        going_on.extend(way.steps.going_on())
+        never.set_result(None)
+        await stuck
+
+    way.steps.start(buffer, full=True)
+    way.run(main())
+    told = Lives(buffer)
+    (life,), (wait,) = told.lives["stuck"], told.waits_of("stuck")[-1:]
+    lives = [event for event in going_on if isinstance(event, TaskEvent)]
+    assert life._replace(ended_ns=0) in lives
+    assert {event.name for event in lives} <= {"stuck", "main"}
+    assert [event for event in going_on if isinstance(event, AwaitEvent)] == [wait._replace(ended_ns=0)]
+    assert wait.what == "waits_for"
+    way.steps.start(buffer, full=False)
+    assert way.steps.going_on() == ()
 
 
 def test_a_wait_begins_after_the_task_where_it_is_drawn(buffer: TraceBuffer) -> None:

@@ -7,6 +7,7 @@ import gc
 import logging
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -21,6 +22,7 @@ from profiling_middleware.config import Settings
 from profiling_middleware.lane import Lane
 from profiling_middleware.model import Body
 from profiling_middleware.timer import Timeline
+from profiling_middleware.trace_events import TaskEvent, TraceEvent
 from profiling_middleware.tracing.buffer import COUNTER, TraceBuffer
 from profiling_middleware.tracing.flight import FlightRecorder
 from profiling_middleware.tracing.make import make_tracer
@@ -40,6 +42,7 @@ class Source:
         self.calls: list[bool | None] = []
         """For each start whether it was in full, None for a stop."""
         self.fails: Exception | None = None
+        self.goes_on: list[TraceEvent] = []
 
     def start(self, buffer: TraceBuffer, *, full: bool) -> None:
         self.calls.append(full)
@@ -47,9 +50,13 @@ class Source:
             raise self.fails
         self.buffer = buffer
 
+    def going_on(self) -> list[TraceEvent]:
+        return self.goes_on
+
     def stop(self) -> None:
         self.calls.append(None)
         self.buffer = None
+        self.goes_on = []
 
 
 class Parts:
@@ -256,6 +263,19 @@ def ask(processor: TraceProcessor, body: Body, sql: str) -> list[tuple[Any, ...]
     found, problems = processor.query(body, sql, PROBLEMS)
     assert problems == []
     return [tuple(row.values()) for row in found]
+
+
+def test_what_sources_tell_as_going_on_is_in_the_one_that_ends(parts: Parts, trace_processor: TraceProcessor) -> None:
+    file, other = parts.tracer.new_file(), parts.tracer.new_file()
+    parts.begin(file)
+    parts.source.goes_on = [TaskEvent(2, time.monotonic_ns(), 0, "Task-7", "polls", 0)]
+    parts.tracer.end(file)
+    body = answer(parts, parts.tracer.finish(file, about))
+    sql = "select name, dur from slice where category = 'task'"
+    assert ask(trace_processor, body, sql) == [("polls", -1)]
+    parts.begin(other)
+    parts.tracer.end(other)
+    assert ask(trace_processor, answer(parts, parts.tracer.finish(other, about)), sql) == []
 
 
 @pytest.mark.parametrize("others", [True, False])

@@ -13,6 +13,7 @@ from trace_kit.trace_processor import PROBLEMS, Row, TraceProcessor
 from tracing_kit import MS, SECOND, WORKER, Chunks, routed, sample, stack, wait
 
 from profiling_middleware.model import Reason
+from profiling_middleware.trace_events import AwaitEvent, TaskEvent
 from profiling_middleware.tracing.buffer import (
     AWAIT,
     COLLECTION,
@@ -205,11 +206,14 @@ def test_a_trace_ends_with_what_goes_on_and_what_it_is(writer: TraceWriter, read
     no_row.row = -1
     goes_on.began_ns = fails.began_ns = NOW
     about = Drawing.about(NOW + SECOND, [("service", "shop")])
-    body = writer.last_chunk([goes_on, fails, no_row], about)
+    others = [TaskEvent(3, NOW + MS, 0, "Task-1", "polls", 0), AwaitEvent(3, NOW + 2 * MS, 0, "sleep")]
+    body = writer.last_chunk([goes_on, fails, no_row], others, about)
     assert sorted(reader.slices(body)) == [
         ("<no route>", 0, -1e-6, 0),
         ("GET /a", 0, -1e-6, 0),
+        ("polls", 1, -1e-6, 0),
         ("profiling_middleware trace", 1_000, 0, 0),
+        ("waits: sleep", 2, -1e-6, 1),
     ]
 
 
