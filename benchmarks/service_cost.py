@@ -7,9 +7,9 @@ nothing` captures nothing at all: what it finds is the error of the method.
 
 The sample app runs in one process and gets the same requests in every slice, from this process on 127.0.0.1. Slices
 come as off, on, on, off; compared are the two neighbours, so that what the machine does besides is in both. With an
-engine of this project the one goes through a middleware that is on, which labels requests, the other through one that
-is off. What a service pays once a window is not in a slice: opening and closing the capture, told apart, and the
-capture's first seconds, in which every function's name is learnt.
+engine of this project requests are labelled in the one, and pass the middleware as if it were off in the other. What a
+service pays once a window is not in a slice: opening and closing the capture, told apart, and the capture's first
+seconds, in which every function's name is learnt.
 
 With `--pinned` a yardstick (service/yardstick.py) runs on the service's core, and what a request costs is also told as
 a multiple of the yardstick's pieces in the same slice: that is the figure to go by on a shared machine.
@@ -39,7 +39,6 @@ from profiling_middleware.config import ENGINES
 from sample_app.load import DEFAULT_MIX, run_load
 
 _SETTLE_SECONDS = 0.05
-_WARM_UP_SLICES = 3
 # What was noted is fetched every two seconds at the latest.
 _FIRST_SECONDS = 2.2
 # As a periodic window announces itself: how often a capture looks depends on how long it will be.
@@ -87,8 +86,7 @@ def main() -> None:
             service = stack.enter_context(Service(serve=True, rate=options.rate, engine=engine, pinned=options.pinned))
             yardstick = stack.enter_context(Yardstick(PINNED_CORE)) if options.pinned else None
             bench = _Bench(service, yardstick, options)
-            for _ in range(_WARM_UP_SLICES):
-                bench.slice(options.seconds)
+            bench.pairs(name)  # now everything is loaded, and off
             measured: list[Pair] = []
             for _ in range(math.ceil(slices[number > 0] / _SLICES_AT_ONCE)):
                 measured += bench.pairs(name)

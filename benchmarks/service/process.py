@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from benchmarks.service.switches import Switch, make_switch
 from profiling_middleware import Settings
+from profiling_middleware.labels import LabelMaker
 from sample_app.app import create_app
 
 _FIRST_WINDOW_SECONDS = 1.0
@@ -36,15 +37,14 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="service-") as directory:
         settings = _settings(options, directory)
-        apps = SwitchedApp(create_app(settings), create_app(Settings()))
-        obedience = _Obedience(options.rate, settings, apps)
+        obedience = _Obedience(options.rate, settings)
         if options.port is None:
             obedience.obey()
         else:
-            _serve(apps, options.port, obedience)
+            _serve(create_app(settings), options.port, obedience)
 
 
-def _serve(app: SwitchedApp, port: int, obedience: _Obedience) -> None:
+def _serve(app: ASGIApp, port: int, obedience: _Obedience) -> None:
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
 
     def obey_then_end() -> None:
@@ -72,24 +72,33 @@ def _settings(options: argparse.Namespace, directory: str) -> Settings:
     )
 
 
-class SwitchedApp:
-    """The sample app twice, with profiling on and off in its middleware: what a request pays there is part of it."""
+class _Labels:
+    """Whether the middleware labels requests: what they pay for that is part of being profiled.
 
-    def __init__(self, on: ASGIApp, off: ASGIApp) -> None:
-        self._on, self._off = on, off
-        self.profiled = False
+    Nothing else is switched in it, and there is one app: two of them differ by a hundredth, whatever they do.
+    """
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # One lifespan for both: what it makes goes with each request.
-        app = self._on if self.profiled or scope["type"] == "lifespan" else self._off
-        await app(scope, receive, send)
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._maker: LabelMaker | None = None
+
+    def switch(self, *, on: bool) -> None:
+        """From now on requests are labelled, or not."""
+        if not self._settings.enabled:
+            return
+        from profiling_middleware.profiler import Profiler
+
+        labels = Profiler.shared(self._settings).labels
+        self._maker = labels.maker or self._maker
+        labels.label_with(self._maker if on else None)
 
 
 class _Obedience:
     """Does as it is told."""
 
-    def __init__(self, rate: int, settings: Settings, app: SwitchedApp) -> None:
-        self._rate, self._settings, self._app = rate, settings, app
+    def __init__(self, rate: int, settings: Settings) -> None:
+        self._rate, self._settings = rate, settings
+        self._labels = _Labels(settings)
         self._switches: dict[str, Switch] = {}
         self._orders: dict[str, Callable[..., Any]] = {
             "on": self._on,
@@ -112,10 +121,10 @@ class _Obedience:
         if name not in self._switches:
             self._switches[name] = make_switch(name, self._rate, self._settings)
         self._switches[name].on(seconds)
-        self._app.profiled = name.startswith("capture ")
+        self._labels.switch(on=True)
 
     def _off(self, name: str) -> float | None:
-        self._app.profiled = False
+        self._labels.switch(on=False)
         return self._switches[name].off()
 
     def _sleepers(self, count: int) -> None:
