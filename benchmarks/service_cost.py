@@ -139,7 +139,7 @@ def cpu_ratio_by_yardstick(pairs: Sequence[Pair]) -> float:
 
 
 def yardstick_ratio(pairs: Sequence[Pair]) -> float:
-    """CPU time of the yardstick's piece, on by off: 1, unless what is measured makes the whole core slower or faster."""
+    """CPU time of the yardstick's piece, on by off: 1, unless what is measured makes the core slower or faster."""
     return statistics.median(pair.on.piece_ms / pair.off.piece_ms for pair in pairs)
 
 
