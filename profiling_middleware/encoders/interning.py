@@ -14,7 +14,8 @@ import zlib
 from profiling_middleware.encoders.protobuf import integer, message
 from profiling_middleware.model import Frame, Stack
 
-MOST_ENTRIES = 20_000
+# A kilobyte each, and in a full trace every task has a name of its own.
+MOST_ENTRIES = 4_000
 
 # InternedData
 CATEGORIES, EVENT_NAMES, ANNOTATION_NAMES, _FUNCTION_NAMES, _FRAMES, _CALLSTACKS = 1, 2, 3, 5, 6, 7

@@ -30,6 +30,8 @@ _SECONDS = 1.0
 _LONG_TICKS = 2
 # What is written more slowly than it comes waits here, for so many seconds; then it is dropped and counted.
 QUEUED = 16
+MOST_WAITING = 150_000
+"""The weight of all that waits, the first batch excepted: 6 MB."""
 
 
 class Hearing(Protocol):
@@ -72,6 +74,8 @@ class Tracer:
         self._drained_ns = self._ticks = 0
         """When, and how many seconds ago."""
         self._lost = 0
+        self._submitted = self._written = 0
+        """The weight of all batches so far; the latter on the thread that writes them."""
 
     @property
     def dropped(self) -> int:
@@ -152,16 +156,31 @@ class Tracer:
             # Now, as it is forgotten when the last sink has ended.
             self._in_flight = self._requests.in_flight()
             self._going_on = [event for source in self._sources for event in source.going_on()]
-        sinks = tuple(self._sinks)
-        if not self._lane.submit(lambda: self._writer.write(batch, sinks)):
+        if not self._submit(batch, tuple(self._sinks)):
             self._lost += batch.size
+
+    def _submit(self, batch: Batch, sinks: Sequence[Sink]) -> bool:
+        weight = batch.weight
+
+        def write() -> None:
+            try:
+                self._writer.write(batch, sinks)
+            finally:
+                self._written += weight
+
+        waiting = self._submitted - self._written
+        if (waiting and waiting + weight > MOST_WAITING) or not self._lane.submit(write):
+            return False
+        self._submitted += weight
+        return True
 
     def hurry(self) -> None:
         """What is still to be written is written without pauses. From any thread."""
         self._writer.hurry = True
 
     def close(self) -> None:
-        """Lets go of everything; in a forked child, too."""
+        """Lets go of everything; in a forked child, too, where nobody writes what waits."""
+        self._submitted = self._written
         self._sinks.clear()
         self._hearing = None  # whoever it is goes, too
         self._stop()

@@ -24,6 +24,9 @@ from profiling_middleware.tracing.states import ThreadStates
 _WORK_SECONDS, _REST_SECONDS = 0.001, 0.001
 
 
+_SLOTS_A_SAMPLE = 6
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """What happened between two moments of the monotonic clock."""
@@ -39,6 +42,12 @@ class Batch:
     """Everything is to be drawn."""
     final: bool
     """Nothing that has been seen by now comes later."""
+
+    @property
+    def weight(self) -> int:
+        """How much memory it takes, in slots of some 40 bytes."""
+        samples, lock_waits, task_lock_waits = self.seen
+        return len(self.slots) + _SLOTS_A_SAMPLE * (len(samples) + len(lock_waits) + len(task_lock_waits))
 
     @property
     def size(self) -> int:

@@ -23,6 +23,7 @@ from profiling_middleware.lane import Lane
 from profiling_middleware.model import Body
 from profiling_middleware.timer import Timeline
 from profiling_middleware.trace_events import TaskEvent, TraceEvent
+from profiling_middleware.tracing import tracer
 from profiling_middleware.tracing.buffer import COUNTER, TraceBuffer
 from profiling_middleware.tracing.flight import FlightRecorder
 from profiling_middleware.tracing.make import make_tracer
@@ -364,6 +365,33 @@ def test_what_finds_no_room_is_counted(parts: Parts, deadline: float) -> None:
     assert sink.having("events dropped") == [QUEUED]
     # The next chunk begins where the lost one ended.
     assert sink.chunks[-2][2] < sink.chunks[-1][1]
+
+
+def test_what_waits_is_bounded_by_its_memory_too(
+    parts: Parts, deadline: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One batch may be as large as it likes; those behind it have to find room beside each other."""
+    sink = Chunks()
+    parts.begin(sink)
+    go_on = held(parts.lane, deadline)
+    parts.tick()
+    large, small = [sample(10**12, stack("large"), cpu=MS)] * 3, [sample(10**12, stack("small"), cpu=MS)]
+    monkeypatch.setattr(tracer, "MOST_WAITING", 6 * len(large) + parts.tracer._submitted - parts.tracer._written)
+    parts.engine.listeners[0].receive(large)
+    parts.tracer.drain()
+    assert parts.tracer.dropped == 0
+    parts.engine.listeners[0].receive(small)
+    parts.tracer.drain()
+    assert parts.tracer.dropped == len(small)
+    go_on.set()
+    parts.settle()
+    assert len(sink.having("shop.large")) == 1
+    assert sink.having("shop.small") == []
+    parts.engine.listeners[0].receive(small)
+    parts.tracer.drain()
+    parts.settle()
+    assert len(sink.having("shop.small")) == 1
+    assert parts.tracer.dropped == len(small)
 
 
 def test_losses_of_all_kinds_are_added_up(parts: Parts) -> None:
