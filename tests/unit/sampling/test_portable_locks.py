@@ -330,16 +330,23 @@ def test_who_gives_up_has_not_waited_for_the_last_release(portable: Portable) ->
 
 def test_a_handler_that_waits_for_the_same_lock_does_not_end_its_threads_wait(portable: Portable) -> None:
     lock = threading.Lock()
-    end = held(lock)
+    end, handled, own_ident = held(lock), threading.Event(), threading.get_ident()
 
     def handle(number: int, frame: object) -> None:
-        lock.acquire(timeout=0.02)
+        if not handled.is_set():
+            handled.set()
+            lock.acquire(timeout=0.02)
+
+    def poke() -> None:
+        # Again: a signal that comes right before the thread stands still is handled after its wait.
+        give_up = time.monotonic() + DEADLINE
+        while not handled.is_set() and time.monotonic() < give_up:
+            signal.pthread_kill(own_ident, signal.SIGUSR1)
+            time.sleep(0.01)
 
     before = signal.signal(signal.SIGUSR1, handle)
     portable.waits()
     own = threading.get_native_id()
-    # Not the process, which may have another thread hear the signal: then this one's wait is not interrupted.
-    poke = partial(signal.pthread_kill, threading.get_ident(), signal.SIGUSR1)
     pokes = portable.when_waiting(poke, partial(time.sleep, 0.2), end)
     waited_before = portable.measures.waited_ns(own, 0)
     began = time.monotonic_ns()
