@@ -7,9 +7,12 @@ to be had. Field numbers: see `perfetto`.
 from __future__ import annotations
 
 import struct
-from typing import Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 from profiling_middleware.encoders.protobuf import integer, tagged, varint
+
+if TYPE_CHECKING:
+    from profiling_middleware.encoders import _packets
 
 MICROSECOND = 1000
 # TracePacket
@@ -29,11 +32,16 @@ _ENDS, _HAPPENS, _BEGINS = 0, 1, 2
 _NEVER = 1 << 62
 
 
-class Packets(Protocol):
+class PythonPackets:
     """What has been added and not yet been taken. From one thread at a time."""
+
+    def __init__(self, flow_base: int, /) -> None:
+        self._flow_base = flow_base
+        self._timed: list[tuple[int, int, tuple[int, ...], int, bytes]] = []
 
     def __len__(self) -> int:
         """How many packets there are."""
+        return len(self._timed)
 
     def slice(
         self,
@@ -50,41 +58,6 @@ class Packets(Protocol):
         `begin` is what is in the TrackEvent that begins it, which gets the flows, too, and `end` is the whole field of
         the other.
         """
-
-    def moment(self, time_ns: int, event: bytes, /) -> None:
-        """Adds what happened at one moment; `event` is a packet's whole field."""
-
-    def first_us(self) -> int:
-        """The earliest moment, in microseconds; 0 if there is none."""
-
-    def take(self, base_us: int, sequence: bytes, /) -> bytes:
-        """All packets, each ending with `sequence`; the next chunk begins.
-
-        The first says how much later than `base_us` it is, each other how much later than the one before. What was
-        earlier than `base_us` says when by itself.
-        """
-
-
-class PythonPackets:
-    """See `Packets`."""
-
-    def __init__(self, flow_base: int, /) -> None:
-        self._flow_base = flow_base
-        self._timed: list[tuple[int, int, tuple[int, ...], int, bytes]] = []
-
-    def __len__(self) -> int:
-        return len(self._timed)
-
-    def slice(
-        self,
-        begin: bytes,
-        end: bytes,
-        began_ns: int,
-        ended_ns: int,
-        flows: tuple[int, ...],
-        last_flows: tuple[int, ...],
-        /,
-    ) -> None:
         event = begin
         for flow in flows:
             event += _FIXED64_FIELD(_FLOW_TAG, self._flow_base | flow)
@@ -98,12 +71,19 @@ class PythonPackets:
             self._add(ended, _ENDS, (-began,), end)
 
     def moment(self, time_ns: int, event: bytes, /) -> None:
+        """Adds what happened at one moment; `event` is a packet's whole field."""
         self._add(time_ns // MICROSECOND, _HAPPENS, (), event)
 
     def first_us(self) -> int:
+        """The earliest moment, in microseconds; 0 if there is none."""
         return min((when for when, *_ in self._timed), default=0)
 
     def take(self, base_us: int, sequence: bytes, /) -> bytes:
+        """All packets, each ending with `sequence`; the next chunk begins.
+
+        The first says how much later than `base_us` it is, each other how much later than the one before. What was
+        earlier than `base_us` says when by itself.
+        """
         self._timed.sort()
         parts: list[bytes] = []
         at = base_us
@@ -118,6 +98,9 @@ class PythonPackets:
 
     def _add(self, when: int, rank: int, order: tuple[int, ...], event: bytes) -> None:
         self._timed.append((when, rank, order, len(self._timed), event))
+
+
+Packets: TypeAlias = "PythonPackets | _packets.Packets"
 
 
 def later(microseconds: int) -> bytes:
