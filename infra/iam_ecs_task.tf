@@ -36,7 +36,4 @@ module "profiling" {
   profile_types    = var.profile_types
   spool_directory  = var.spool_directory
   token_arn        = var.token_arn
-  log_group_name   = var.run_sample_app ? module.sample_app[0].log_group_name : try(var.existing_service.log_group_name, null)
-  alarm_topic_arns = var.alarm_topic_arns
-  tags             = local.tags
 }

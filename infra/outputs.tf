@@ -22,3 +22,8 @@ output "cluster" {
   description = "The ECS cluster of the sample app."
   value       = one(module.sample_app[*].cluster)
 }
+
+output "log_group_name" {
+  description = "The log group of the sample app, which alarms/ looks at."
+  value       = one(module.sample_app[*].log_group_name)
+}

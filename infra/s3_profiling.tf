@@ -3,7 +3,8 @@
 locals {
   # Known before anything is applied, so that policies can be read in a plan.
   bucket_name = "${var.bucket_prefix}-${var.environment}"
-  bucket_arn  = "arn:${data.aws_partition.current.partition}:s3:::${local.bucket_name}"
+  partition   = split(":", data.aws_caller_identity.current.arn)[1] # aws, aws-cn, aws-us-gov
+  bucket_arn  = "arn:${local.partition}:s3:::${local.bucket_name}"
   tags        = merge(var.tags, { environment = var.environment })
 }
 

@@ -58,20 +58,6 @@ variable "reader_role_names" {
   default     = []
 }
 
-variable "s3_endpoint" {
-  description = "The VPC and route tables that get a gateway endpoint for S3, which is free; NAT gateways charge for each byte of a profile. A VPC that has one needs no other."
-  type = object({
-    vpc_id          = string
-    route_table_ids = list(string)
-  })
-  default = null
-
-  validation {
-    condition     = var.s3_endpoint == null || try(length(var.s3_endpoint.route_table_ids), 0) > 0
-    error_message = "s3_endpoint has no route_table_ids: name the route tables of the tasks' subnets, or leave s3_endpoint out."
-  }
-}
-
 # -- profiling -----------------------------------------------------------------
 
 variable "profiling_enabled" {
@@ -110,17 +96,10 @@ variable "spool_directory" {
   default     = "/var/spool/profiling"
 }
 
-variable "alarm_topic_arns" {
-  description = "SNS topics that hear of uploads that fail, of a spool that cannot be used and of a service that is not profiled."
-  type        = list(string)
-  default     = []
-}
-
 variable "existing_service" {
   description = "A service that exists already and is to be profiled, instead of the sample app."
   type = object({
     task_role_name = string
-    log_group_name = optional(string)
   })
   default = null
 }

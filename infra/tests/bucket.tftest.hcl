@@ -92,32 +92,3 @@ run "another_prefix_and_another_time" {
     error_message = "The time is a variable."
   }
 }
-
-run "a_way_to_s3_where_a_vpc_is_given" {
-  command = plan
-
-  variables {
-    s3_endpoint = {
-      vpc_id          = "vpc-1"
-      route_table_ids = ["rtb-1", "rtb-2"]
-    }
-  }
-
-  assert {
-    condition     = aws_vpc_endpoint.s3[0].vpc_endpoint_type == "Gateway" && aws_vpc_endpoint.s3[0].service_name == "com.amazonaws.eu-west-1.s3"
-    error_message = "It is a gateway endpoint, which is free."
-  }
-  assert {
-    condition     = aws_vpc_endpoint.s3[0].vpc_id == "vpc-1" && aws_vpc_endpoint.s3[0].route_table_ids == toset(["rtb-1", "rtb-2"])
-    error_message = "It is in the routes of that VPC."
-  }
-}
-
-run "none_where_none_is_given" {
-  command = plan
-
-  assert {
-    condition     = length(aws_vpc_endpoint.s3) == 0
-    error_message = "Without a VPC there is no endpoint."
-  }
-}

@@ -51,16 +51,6 @@ run "half_a_day" {
   expect_failures = [var.expiry_days]
 }
 
-run "endpoint_without_routes" {
-  command = plan
-
-  variables {
-    s3_endpoint = { vpc_id = "vpc-1", route_table_ids = [] }
-  }
-
-  expect_failures = [var.s3_endpoint]
-}
-
 run "image_without_a_tag" {
   command = plan
 

@@ -31,7 +31,7 @@ from profiling_middleware.waiting.backlog import Backlog
 from profiling_middleware.waiting.memory import Memory
 from profiling_middleware.waiting.spool import Spool
 
-ALARMS = INFRA / "modules" / "profiled_service" / "alarms.tf"
+ALARMS = INFRA / "alarms" / "alarms.tf"
 COVERED_BY_OTHERS = {"profiling: %s is not ready: %s"}
 """Without a client every put fails, and says so itself."""
 

@@ -1,5 +1,9 @@
 # All that profiling needs. A put that must not replace anything (If-None-Match) asks for nothing more.
 
+locals {
+  partition = split(":", data.aws_caller_identity.current.arn)[1] # aws, aws-cn, aws-us-gov
+}
+
 resource "aws_iam_role_policy" "upload" {
   name = substr("upload-profiles-of-${var.service_name}", 0, 128) # IAM takes no longer ones
   role = var.task_role_name
@@ -9,7 +13,7 @@ resource "aws_iam_role_policy" "upload" {
     Statement = [{
       Effect   = "Allow"
       Action   = "s3:PutObject"
-      Resource = "arn:${data.aws_partition.current.partition}:s3:::${var.bucket}/profiles/${var.service_name}/*"
+      Resource = "arn:${local.partition}:s3:::${var.bucket}/profiles/${var.service_name}/*"
     }]
   })
 }

@@ -149,21 +149,3 @@ variable "spool_mib" {
     error_message = "spool_mib = ${var.spool_mib} is too small to hold captures: use a whole number of MiB, 1 or more."
   }
 }
-
-variable "log_group_name" {
-  description = "The CloudWatch log group of the service; without one there are no alarms."
-  type        = string
-  default     = null
-}
-
-variable "alarm_topic_arns" {
-  description = "SNS topics that hear of uploads that fail, that they work again, of a spool that cannot be used and of a service that is not profiled."
-  type        = list(string)
-  default     = []
-}
-
-variable "tags" {
-  description = "Tags of the alarms."
-  type        = map(string)
-  default     = {}
-}

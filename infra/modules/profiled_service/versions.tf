@@ -1,4 +1,4 @@
-# One service's side of profiling: the permission to upload, what its container is told, alarms. The bucket is there already.
+# One service's side of profiling: the permission to upload and what its container is told. The bucket is there already.
 terraform {
   required_version = ">= 1.9.0" # validations that look at two variables
 
@@ -11,4 +11,3 @@ terraform {
 }
 
 data "aws_caller_identity" "current" {}
-data "aws_partition" "current" {}

@@ -16,10 +16,12 @@ resource "aws_iam_role" "execution" {
 
 resource "aws_iam_role_policy_attachment" "execution" {
   role       = aws_iam_role.execution.name
-  policy_arn = "arn:${data.aws_partition.current.partition}:iam::aws:policy/service-role/AmazonECSTaskExecutionRolePolicy"
+  policy_arn = "arn:${local.partition}:iam::aws:policy/service-role/AmazonECSTaskExecutionRolePolicy"
 }
 
 locals {
+  partition = split(":", data.aws_caller_identity.current.arn)[1] # aws, aws-cn, aws-us-gov
+
   token_arns = [
     # What stands behind a secret's name says which of its values, and is no part of the resource.
     for secret in var.profiling.secrets : join(":", slice(split(":", secret.valueFrom), 0, min(7, length(split(":", secret.valueFrom)))))

@@ -10,5 +10,5 @@ terraform {
   }
 }
 
-data "aws_partition" "current" {}
+data "aws_caller_identity" "current" {}
 data "aws_region" "current" {}

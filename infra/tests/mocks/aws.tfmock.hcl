@@ -1,12 +1,7 @@
 mock_data "aws_caller_identity" {
   defaults = {
     account_id = "123456789012"
-  }
-}
-
-mock_data "aws_partition" {
-  defaults = {
-    partition = "aws"
+    arn        = "arn:aws:iam::123456789012:user/operator"
   }
 }
 

@@ -1,4 +1,4 @@
-"""Terraform on a copy of infra/, against a moto server: what it plans, what it applies, what it refuses."""
+"""Terraform on a copy of infra/ or a part of it, against a moto server: what it plans, applies and refuses."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Plan:
 
 
 class Terraform:
-    """One copy of infra/ with its own state."""
+    """One copy of a configuration with its own state."""
 
     def __init__(self, command: str, directory: Path, endpoint: str) -> None:
         self._command = command
@@ -76,25 +76,39 @@ class Terraform:
         }
 
     @classmethod
-    def in_copy(cls, directory: Path, endpoint: str) -> Terraform:
+    def in_copy(cls, directory: Path, endpoint: str, configuration: Path = INFRA) -> Terraform:
         """A new copy, ready to plan; where that is not to be had, the test does not run."""
         command = os.environ.get("TERRAFORM", "")
         if not command:
-            _missing("TERRAFORM is not set: name the command, whose init may fetch the provider hashicorp/aws")
+            missing("TERRAFORM is not set: name the command, whose init may fetch the provider hashicorp/aws")
         if shutil.which(command) is None:
-            _missing(f"TERRAFORM={command} is no command here")
-        shutil.copytree(INFRA, directory, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*"))
+            missing(f"TERRAFORM={command} is no command here")
+        shutil.copytree(configuration, directory, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*"))
         (directory / "moto.tf").write_text(_PROVIDER)
         terraform = cls(command, directory, endpoint)
         try:
             terraform._run("init", "-backend=false", "-input=false")
         except RefusedError as error:
-            _missing(f"terraform init has no provider: {error}")
+            missing(f"terraform init has no provider: {error}")
+        try:
+            terraform._run("validate")
+        except RefusedError as error:
+            # A stand-in for the provider knows some of its resources only.
+            if "not support resource type" not in str(error):
+                raise
+            missing(f"this provider does not know all that {configuration.name}/ has")
         return terraform
 
     def plan(self, environment_file: str, /, **variables: object) -> Plan:
         """A plan with that environment's file, and whatever else is given. Raises RefusedError."""
-        self._run("plan", "-input=false", "-out=plan", f"-var-file={environment_file}.tfvars", *_arguments(variables))
+        return self._plan(f"-var-file={environment_file}.tfvars", *_arguments({**GIVEN, **variables}))
+
+    def plan_of(self, **variables: object) -> Plan:
+        """A plan with these variables alone. Raises RefusedError."""
+        return self._plan(*_arguments(variables))
+
+    def _plan(self, *arguments: str) -> Plan:
+        self._run("plan", "-input=false", "-out=plan", *arguments)
         return Plan(json.loads(self._run("show", "-json", "plan")))
 
     def apply(self) -> dict[str, Any]:
@@ -106,7 +120,11 @@ class Terraform:
     def plan_destroy(self, environment_file: str, /, **variables: object) -> str:
         """A plan to destroy everything. Raises RefusedError."""
         return self._run(
-            "plan", "-input=false", "-destroy", f"-var-file={environment_file}.tfvars", *_arguments(variables)
+            "plan",
+            "-input=false",
+            "-destroy",
+            f"-var-file={environment_file}.tfvars",
+            *_arguments({**GIVEN, **variables}),
         )
 
     def _run(self, *arguments: str) -> str:
@@ -126,7 +144,7 @@ class Terraform:
 
 
 def _arguments(variables: Mapping[str, object]) -> list[str]:
-    return [f"-var={name}={_literal(value)}" for name, value in {**GIVEN, **variables}.items()]
+    return [f"-var={name}={_literal(value)}" for name, value in variables.items()]
 
 
 def _literal(value: object) -> str:
@@ -138,7 +156,8 @@ def _resources(module: dict[str, Any]) -> list[dict[str, Any]]:
     return own + [each for child in module.get("child_modules", []) for each in _resources(child)]
 
 
-def _missing(reason: str) -> NoReturn:
+def missing(reason: str) -> NoReturn:
+    """Ends the test: it does not run here, or fails where everything has to run."""
     if os.environ.get("REQUIRE_TERRAFORM") == "1":
         pytest.fail(f"{reason} (REQUIRE_TERRAFORM=1)")
     pytest.skip(reason)

@@ -14,21 +14,21 @@ locals {
       raised_by   = 3
       looks_at    = 5
       said_once   = false
-      description = "Profiles of ${var.service_name} do not reach s3://${var.bucket}, and wait; the log says what would mend it (profiling: NOT stored)"
+      description = "Profiles of ${var.service_name} do not reach their bucket, and wait; the log says what would mend it (profiling: NOT stored)"
     }
     lost = {
       pattern     = "\"profiling: LOST\""
       raised_by   = 1
       looks_at    = 12
       said_once   = false
-      description = "Profiles of ${var.service_name} are lost: too many waited, or they waited in memory and the service stopped while s3://${var.bucket} was away; the log says which (profiling: LOST)"
+      description = "Profiles of ${var.service_name} are lost: too many waited, or they waited in memory and the service stopped while S3 was away; the log says which (profiling: LOST)"
     }
     no-spool = {
       pattern     = "\"profiling: the spool cannot be used\""
       raised_by   = 1
       looks_at    = 12
       said_once   = true # by each process, while it lasts: that nobody says it again does not mean that it is over
-      description = "Profiles of ${var.service_name} wait in memory, where there is room for little and a stop loses them: ${var.spool_directory} cannot be written; the log says why, once for each process (profiling: the spool cannot be used)"
+      description = "Profiles of ${var.service_name} wait in memory, where there is room for little and a stop loses them: PROFILE_SPOOL_DIR cannot be written; the log says why, once for each process (profiling: the spool cannot be used)"
     }
     stays-off = {
       pattern     = "\"profiling: stays off\""
@@ -41,7 +41,7 @@ locals {
 }
 
 resource "aws_cloudwatch_log_metric_filter" "failures" {
-  for_each = var.log_group_name == null ? {} : local.failures
+  for_each = local.failures
 
   name           = "${var.service_name}-${var.environment}-profiles-${each.key}"
   log_group_name = var.log_group_name
@@ -70,7 +70,7 @@ resource "aws_cloudwatch_metric_alarm" "failures" {
   comparison_operator = "GreaterThanOrEqualToThreshold"
   threshold           = 1
   treat_missing_data  = "notBreaching" # A service without load writes no lines, and one that is gone has no trouble.
-  alarm_actions       = var.alarm_topic_arns
-  ok_actions          = local.failures[each.key].said_once ? [] : var.alarm_topic_arns
-  tags                = var.tags
+  alarm_actions       = var.topic_arns
+  ok_actions          = local.failures[each.key].said_once ? [] : var.topic_arns
+  tags                = merge(var.tags, { environment = var.environment, service = var.service_name })
 }
