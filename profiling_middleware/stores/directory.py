@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from profiling_middleware.descriptors import above_standard_streams
 from profiling_middleware.model import Body, CaptureInfo
 from profiling_middleware.stores.base import KeyTaken, StoreError
+
+_MODE = 0o640
 
 
 class DirectoryStore:
@@ -25,15 +31,13 @@ class DirectoryStore:
 
     def put(self, key: str, body: Body, info: CaptureInfo) -> None:
         path = self._root / key
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                self._write(temporary, body)
-                # Unlike a rename, a link fails where a file already is.
-                os.link(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            with _file_without_name(path.parent) or _file_with_another_name(path) as (descriptor, where):
+                _write(descriptor, body)
+                # Unlike a rename, a link fails where a file already is. Through a directory's descriptor, since only
+                # then does it lead to where /proc's link points.
+                os.link(where, path, src_dir_fd=descriptor, follow_symlinks=True)
         except FileExistsError as error:
             if path.is_file():
                 raise KeyTaken(key) from None
@@ -41,14 +45,49 @@ class DirectoryStore:
         except OSError as error:
             raise StoreError(_explain(self._root, error)) from error
 
-    @staticmethod
-    def _write(path: Path, body: Body) -> None:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
-        with os.fdopen(descriptor, "wb") as file:
-            for chunk in (body,) if isinstance(body, bytes) else body.chunks():
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
+
+def _file_without_name(directory: Path) -> AbstractContextManager[tuple[int, str]] | None:
+    """A new one on the same disk, to write, and what a link is made from; None where there is no such thing.
+
+    It is gone when the process ends before it got a name, however it ends.
+    """
+    if not hasattr(os, "O_TMPFILE") or not Path("/proc/self/fd").exists():
+        return None
+    try:
+        descriptor = above_standard_streams(os.open(directory, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, _MODE))
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):  # a file system that cannot
+            return None
+        raise
+    return _closed_at_the_end(descriptor)
+
+
+@contextmanager
+def _closed_at_the_end(descriptor: int) -> Iterator[tuple[int, str]]:
+    try:
+        yield descriptor, f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _file_with_another_name(path: Path) -> Iterator[tuple[int, str]]:
+    """The same, with a name that nobody takes for that of a capture, until the end."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    descriptor = above_standard_streams(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE))
+    try:
+        yield descriptor, str(temporary)
+    finally:
+        os.close(descriptor)
+        temporary.unlink(missing_ok=True)
+
+
+def _write(descriptor: int, body: Body) -> None:
+    with os.fdopen(descriptor, "wb", closefd=False) as file:
+        for chunk in (body,) if isinstance(body, bytes) else body.chunks():
+            file.write(chunk)
+        file.flush()
+        os.fsync(descriptor)
 
 
 def _explain(root: Path, error: OSError) -> str:

@@ -25,6 +25,16 @@ def info(make_info: MakeInfo) -> CaptureInfo:
     return make_info()
 
 
+@pytest.fixture(autouse=True, params=["without a name", "with another name"])
+def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the file is until it is whole: not every file system, nor every system, has those without a name."""
+    if request.param == "with another name":
+        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    elif not hasattr(os, "O_TMPFILE"):
+        pytest.skip("there are none here")
+    return str(request.param)
+
+
 def files_below(root: Path) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir())
 
@@ -111,6 +121,40 @@ def test_a_write_that_fails_half_way_leaves_nothing(
         DirectoryStore(tmp_path).put(KEY, b"body", info)
 
     assert files_below(tmp_path) == []
+
+
+def test_a_process_that_ends_half_way_leaves_nothing(tmp_path: Path, info: CaptureInfo, how: str) -> None:
+    child = os.fork()
+    if child == 0:
+        os.fsync = lambda descriptor: os._exit(3)
+        try:
+            DirectoryStore(tmp_path).put(KEY, b"body", info)
+        finally:
+            os._exit(4)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+    left = files_below(tmp_path)
+    assert not left if how == "without a name" else [Path(name).suffix for name in left] == [".part"]
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL])
+def test_a_file_system_without_nameless_files_does_too(
+    number: int, tmp_path: Path, info: CaptureInfo, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if how == "with another name":
+        pytest.skip("none is asked for")
+    ordinary = os.open
+
+    def refuse(path: str, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(number, os.strerror(number))
+        return ordinary(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", refuse)
+    DirectoryStore(tmp_path).put(KEY, b"body", info)
+
+    assert (tmp_path / KEY).read_bytes() == b"body"
+    assert files_below(tmp_path) == [KEY]
 
 
 def test_what_was_written_is_on_the_disk_before_it_has_its_name(
