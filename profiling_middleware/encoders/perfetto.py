@@ -129,6 +129,11 @@ class PerfettoEncoder:
         """How a thread is called in chunks from now on."""
         self._tracks.name_thread(tid, name)
 
+    def forget(self) -> None:
+        """Lets go, between two chunks, of what was kept because it may come again."""
+        for table in self._tables():
+            table.clear()
+
     def chunk(self, items: Iterable[TraceItem], give_way: Callable[[], None]) -> bytes:
         """The chunk of these items; calls `give_way` every some microseconds, which may pause."""
         # On a sequence of its own: two windows that follow each other share a chunk, and when they are put one behind
@@ -164,11 +169,11 @@ class PerfettoEncoder:
         return self._last_base
 
     def _make_room(self) -> None:
-        tables: list[Texts | Stacks | dict[Any, Any]] = [self._names, self._values, self._stacks]
-        tables += self._rows, self._descriptions, self._places
-        if any(len(table) > MOST_ENTRIES for table in tables):
-            for table in tables:
-                table.clear()
+        if any(len(table) > MOST_ENTRIES for table in self._tables()):
+            self.forget()
+
+    def _tables(self) -> tuple[Texts | Stacks | dict[Any, Any], ...]:
+        return self._names, self._values, self._stacks, self._rows, self._descriptions, self._places
 
     # -- packets -------------------------------------------------------------------------------------------------
 

@@ -39,6 +39,10 @@ class Drawing:
         self._lock_rows: list[tuple[int, int]] = []
         """A heap: until when each row is taken, and its number."""
 
+    def forget(self) -> None:
+        """Lets go of stacks."""
+        self._names.clear()
+
     def learn_thread(self, ident: int, tid: int) -> None:
         """From now on events of thread `ident` are those of `tid`."""
         self._tids[ident] = tid

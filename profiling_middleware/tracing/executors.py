@@ -123,15 +123,16 @@ class ExecutorWork:
     def _run_sync(self, anyio: Any) -> Callable[..., Any]:
         original = anyio.run_sync
 
+        # A coroutine function as the original is: frameworks run what is none in a thread, and await nothing.
         @functools.wraps(original)
-        def run_sync(func: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        async def run_sync(func: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
             called = func
             try:
                 if self._buffer is not None and self._has(anyio, run_sync):
                     called = self._measured(func)
             except Exception:
                 self._failures.note()
-            return original(called, *arguments, **named)
+            return await original(called, *arguments, **named)
 
         return run_sync
 

@@ -9,6 +9,7 @@ from threading import get_ident
 from time import monotonic_ns
 from typing import Any
 
+from profiling_middleware.coroutine_functions import marked_as_coroutine_function
 from profiling_middleware.model import Label
 from profiling_middleware.trace_events import RequestEvent
 from profiling_middleware.tracing.buffer import REQUEST, TraceBuffer
@@ -57,6 +58,7 @@ class RequestSpan:
         self._labels: tuple[Label, ...] = ()
         self.began_ns = monotonic_ns()
 
+    @marked_as_coroutine_function
     def send(self, message: MutableMapping[str, Any]) -> Any:
         """What the application sends, seen on its way; returns what the server's `send` does."""
         if not self.first_byte_ns:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from array import array
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -14,6 +14,8 @@ STALL_NS = 100_000_000
 # Samples come up to two seconds late; what the longest stall looked like is not remembered from its beginning.
 _PATIENCE_NS = 3_000_000_000
 _REMEMBERED = 5_000
+# A sample of the work before a long wait that nobody looked at is no reason to tell that the step was there.
+_LEAST_SHARE = 0.1
 
 
 class Stall(NamedTuple):
@@ -22,15 +24,19 @@ class Stall(NamedTuple):
     step: StepEvent
     tid: int
     stack: Stack | None
-    """Where it was for most of that time, None when nobody looked."""
+    """Where it was for most of that time, None when it was seen for too little of it."""
 
 
 class Stalls:
     """Waits for the samples of a stall."""
 
     def __init__(self) -> None:
-        self._samples: deque[Sample] = deque(maxlen=_REMEMBERED)
+        self._seen = _Seen()
         self._waiting: list[tuple[StepEvent, int]] = []
+
+    def forget(self) -> None:
+        """Lets go of samples."""
+        self._seen = _Seen()
 
     def add(self, step: StepEvent, tid: int) -> None:
         """A step of STALL_NS and more, in thread `tid`."""
@@ -38,25 +44,52 @@ class Stalls:
 
     def remember(self, samples: Iterable[Sample]) -> None:
         """What has been seen of all threads."""
-        self._samples.extend(samples)
+        for sample in samples:
+            self._seen.add(sample)
 
     def take(self, now_ns: int, *, final: bool = False) -> list[Stall]:
         """Those that are explained, or will not be; all if this is the `final` time."""
         ready = []
         for waiting in list(self._waiting):
             step, tid = waiting
-            times: dict[Stack, int] = {}
-            newest = 0
-            for sample in self._samples:
-                if sample.thread.native_id == tid:
-                    newest = max(newest, sample.time_ns)
-                    # What it worked is known; where it waited is where it is found. Found waiting after the step, it
-                    # has gone on meanwhile: most likely to the selector, where it waits for the next.
-                    spent = max(sample.wall_ns, sample.cpu_ns) if sample.time_ns <= step.ended_ns else sample.cpu_ns
-                    shared = min(sample.time_ns, step.ended_ns) - max(sample.time_ns - spent, step.began_ns)
-                    if shared > 0:
-                        times[sample.stack] = times.get(sample.stack, 0) + shared
-            if final or newest >= step.ended_ns or now_ns - step.ended_ns > _PATIENCE_NS:
+            times, seen_after = self._seen.of(step, tid)
+            if final or seen_after or now_ns - step.ended_ns > _PATIENCE_NS:
                 self._waiting.remove(waiting)
-                ready.append(Stall(step, tid, max(times, key=lambda stack: times[stack], default=None)))
+                # Less has been seen of it than would tell where it was.
+                unknown = sum(times.values()) < _LEAST_SHARE * (step.ended_ns - step.began_ns)
+                ready.append(Stall(step, tid, None if unknown else max(times, key=lambda stack: times[stack])))
         return ready
+
+
+class _Seen:
+    """The newest samples: as numbers, since objects that stay are what the garbage collector's long runs go through."""
+
+    def __init__(self) -> None:
+        self._tids, self._times, self._spent = array("q"), array("q"), array("q")
+        self._stacks: list[Stack] = []
+
+    def add(self, sample: Sample) -> None:
+        self._tids.append(sample.thread.native_id)
+        self._times.append(sample.time_ns)
+        # What it worked is known; where it waited is where it is found, unless it is found at work.
+        self._spent.append(sample.cpu_ns if sample.moving else max(sample.wall_ns, sample.cpu_ns))
+        self._stacks.append(sample.stack)
+        if len(self._stacks) == 2 * _REMEMBERED:
+            for kept in (self._tids, self._times, self._spent, self._stacks):
+                del kept[:_REMEMBERED]
+
+    def of(self, step: StepEvent, tid: int) -> tuple[dict[Stack, int], bool]:
+        """What each stack has of a step's time, in nanoseconds, and whether its thread has been seen since.
+
+        Found after the step, a thread has gone on to something else, whatever it did before.
+        """
+        times: dict[Stack, int] = {}
+        seen_after = False
+        for number, seen in enumerate(self._tids):
+            if seen != tid:
+                continue
+            time_ns, stack = self._times[number], self._stacks[number]
+            seen_after = seen_after or time_ns >= step.ended_ns
+            if step.began_ns < time_ns <= step.ended_ns:
+                times[stack] = times.get(stack, 0) + min(self._spent[number], time_ns - step.began_ns)
+        return times, seen_after

@@ -48,6 +48,10 @@ class ThreadStates:
         self._ended: dict[int, int] = {}
         """By thread: until when its states have been told."""
 
+    def forget(self) -> None:
+        """Lets go of stacks."""
+        self._names.clear()
+
     def of(self, samples: Iterable[Sample]) -> list[ThreadState]:
         """The states that these samples tell of, those that follow each other made one."""
         states: list[ThreadState] = []

@@ -6,6 +6,7 @@ own handles, which uvloop does not have.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from threading import get_ident
@@ -96,6 +97,7 @@ class LoopSteps:
         handles: Any = sys.modules["asyncio.events"]
         original = self._original_run = handles.Handle._run
 
+        @functools.wraps(original)
         def run(handle: Any) -> None:
             began = monotonic_ns()
             original(handle)

@@ -128,6 +128,9 @@ class Tracer:
                 body.set_result(file.finish(last))
             except Exception as error:
                 body.set_exception(error)
+            finally:
+                if not self._sinks:
+                    self._writer.forget()
 
         now = time.monotonic_ns()
         if not self._lane.submit(work):

@@ -90,6 +90,13 @@ class TraceWriter:
         items = [item for event in (*events, *others) for item in self._drawing.event(event)]
         return self._encoded([*items, about])
 
+    def forget(self) -> None:
+        """Lets go of what was kept because it may come again: each time it listens the engine has new stacks."""
+        self._encoder.forget()
+        self._drawing.forget()
+        self._states.forget()
+        self._stalls.forget()
+
     def _items(self, batch: Batch, slow: list[str]) -> Iterator[TraceItem]:
         drawing, seen = self._drawing, batch.seen
         self._stalls.remember(seen.samples)

@@ -165,7 +165,7 @@ def test_stall_has_its_length_and_names_the_line(observed: Observed) -> None:
         assert "GET /stall" in {other.name for other in observed.trace.together(one)}
         longer.append(one.length - (ended - began))
     observed.tell("lengths of stalls", longer)
-    # It is looked at 20 times a second, or less when the machine is busy: one that nobody saw has no stack.
+    # It is looked at 10 times a second, or less when the machine is busy: one that nobody saw has no stack.
     seen = [one.arguments for one in stalls if "stack" in one.arguments]
     assert len(seen) > len(STALLS) / 2
     for arguments in seen:

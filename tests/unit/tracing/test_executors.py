@@ -18,6 +18,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from tracing_kit import MS, routed, spin, taken
 
@@ -335,6 +336,16 @@ def test_anyios_threads_are_measured_in_full(work: ExecutorWork, buffer: TraceBu
     times = [readings[0], one.queued_ns, one.began_ns, readings[1], readings[2], one.ended_ns, readings[3]]
     assert times == sorted(times)
     assert one.ident not in (0, ident())
+
+
+def test_anyios_function_is_still_a_coroutine_function(work: ExecutorWork, buffer: TraceBuffer) -> None:
+    """Starlette's BackgroundTask calls what is none in a thread, and awaits nothing."""
+    work.start(buffer, full=True)
+    assert anyio.to_thread.run_sync is not ORIGINALS[2]
+    assert inspect.iscoroutinefunction(anyio.to_thread.run_sync)
+    ran: list[int] = []
+    anyio.run(BackgroundTask(anyio.to_thread.run_sync, ran.append, 1))
+    assert ran == [1]
 
 
 def test_how_long_anyios_threads_were_waited_for(work: ExecutorWork, buffer: TraceBuffer) -> None:

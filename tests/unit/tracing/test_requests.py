@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import gc
 import itertools
@@ -40,6 +41,10 @@ def ended(spans: RequestSpans, buffer: TraceBuffer, *messages: dict[str, Any], s
 
 START = {"type": "http.response.start", "status": 201}
 BODY = {"type": "http.response.body", "body": b"x", "more_body": True}
+
+
+def test_what_the_application_sends_with_is_a_coroutine_function(spans: RequestSpans) -> None:
+    assert asyncio.iscoroutinefunction(spans.begin(routed, ORDERS, lambda message: message).send)
 
 
 def test_a_request_is_told_with_its_times_and_its_answer(spans: RequestSpans, buffer: TraceBuffer) -> None:

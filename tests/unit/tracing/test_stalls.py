@@ -26,11 +26,11 @@ def test_it_was_where_it_spent_most_of_its_time() -> None:
     stalls.add(STEP, TID)
     stalls.remember(
         [
-            # Mostly before, and mostly after: 10 ms of each.
+            # Mostly before: 10 ms of it.
             sample(NOW + 10 * MS, H, cpu=900 * MS),
             *[sample(NOW + (11 + number) * MS, F, cpu=MS) for number in range(50)],
             sample(NOW + 150 * MS, G, wall=70 * MS),
-            sample(NOW + 990 * MS, H, cpu=800 * MS),
+            sample(NOW + 201 * MS, H, cpu=200 * MS),
             # Another thread's.
             sample(NOW + 200 * MS, H, cpu=200 * MS, thread=Thread("other", TID + 1)),
         ]
@@ -45,19 +45,33 @@ def test_the_times_of_a_stack_are_added_up() -> None:
     assert where(stalls.take(NOW + SECOND)) == [F]
 
 
-def test_a_wait_that_is_found_later_says_nothing_of_where_it_was_before() -> None:
-    """It is where the thread has gone on to meanwhile: the loop waits there for the next event."""
+def test_what_is_found_later_says_nothing_of_where_it_was_before() -> None:
+    """It is where the thread has gone on to meanwhile: the loop's own work, and its wait for the next event."""
     stalls = Stalls()
     stalls.add(STEP, TID)
     stalls.add(STEP._replace(began_ns=NOW + 300 * MS, ended_ns=NOW + 500 * MS), TID)
     stalls.remember(
         [
-            sample(NOW + 50 * MS, F, wall=10 * MS),
+            sample(NOW + 50 * MS, F, wall=30 * MS),
+            sample(NOW + 201 * MS, H, cpu=100 * MS),
             sample(NOW + 250 * MS, H, cpu=5 * MS, wall=200 * MS),
             sample(NOW + 900 * MS, H, wall=650 * MS),
         ]
     )
     assert where(stalls.take(NOW + SECOND)) == [F, None]
+
+
+def test_who_is_found_at_work_has_waited_elsewhere() -> None:
+    """Its sample stands where it has worked last: in the loop itself, for who has only slept in the step."""
+    stalls = Stalls()
+    stalls.add(STEP, TID)
+    stalls.remember(
+        [
+            sample(NOW + 50 * MS, F, wall=30 * MS),
+            sample(NOW + 199 * MS, H, cpu=5 * MS, wall=149 * MS)._replace(moving=True),
+        ]
+    )
+    assert where(stalls.take(NOW + SECOND, final=True)) == [F]
 
 
 def test_it_is_waited_for_until_its_end_has_been_seen() -> None:
@@ -71,6 +85,15 @@ def test_it_is_waited_for_until_its_end_has_been_seen() -> None:
     stalls.remember([sample(NOW + 200 * MS, G, cpu=99 * MS)])
     assert where(stalls.take(NOW + 2 * SECOND)) == [F]
     assert stalls.take(NOW + 9 * SECOND) == []
+
+
+@pytest.mark.parametrize(("milliseconds", "told"), [(19, None), (20, F)])
+def test_it_is_told_where_it_was_when_a_tenth_has_been_seen(milliseconds: int, told: Stack | None) -> None:
+    """A sample of what a step did before it waited where nobody looked, stands for as much work as others do."""
+    stalls = Stalls()
+    stalls.add(STEP, TID)
+    stalls.remember([sample(NOW + milliseconds * MS, F, cpu=100 * MS)])
+    assert where(stalls.take(NOW + SECOND, final=True)) == [told]
 
 
 @pytest.mark.parametrize("seen", [True, False])
@@ -99,7 +122,7 @@ def test_those_that_are_explained_are_told_and_the_others_wait() -> None:
     elsewhere = STEP._replace(ident=8)
     for step, tid in ((STEP, TID), (other, TID), (elsewhere, TID + 1)):
         stalls.add(step, tid)
-    stalls.remember([sample(NOW + 250 * MS, F, cpu=250 * MS)])
+    stalls.remember([sample(NOW + 200 * MS, F, cpu=200 * MS)])
     assert stalls.take(NOW + SECOND) == [Stall(STEP, TID, F)]
     stalls.remember([sample(NOW + 700 * MS, G, cpu=250 * MS)])
     assert stalls.take(NOW + SECOND) == [Stall(other, TID, G)]
@@ -114,11 +137,26 @@ def test_what_has_been_seen_before_it_was_told_of_counts_too() -> None:
 
 
 def test_a_bounded_number_of_samples_is_remembered() -> None:
-    stalls = Stalls()
+    """The newest ones, and no object of each."""
     most = stalls_module._REMEMBERED
-    stalls.remember(sample(NOW + 200 * MS, F if number else G, cpu=200 * MS) for number in range(most + 1))
-    assert len(stalls._samples) == most
-    assert G not in {sample.stack for sample in stalls._samples}
+    stalls = Stalls()
+    stalls.add(STEP, TID)
+    stalls.remember(sample(NOW + 200 * MS, F if number else G, cpu=MS) for number in range(2 * most - 1))
+    assert len(stalls._seen._stacks) == 2 * most - 1
+    stalls.remember([sample(NOW + 200 * MS, G, cpu=MS) for _ in range(most // 2)])
+    assert stalls._seen._stacks == [F] * (most - 1) + [G] * (most // 2)
+    assert [len(kept) for kept in (stalls._seen._tids, stalls._seen._times, stalls._seen._spent)] == [
+        most * 3 // 2 - 1
+    ] * 3
+    assert where(stalls.take(NOW + SECOND)) == [F]
+
+
+def test_forgotten_samples_explain_nothing() -> None:
+    stalls = Stalls()
+    stalls.remember([sample(NOW + 200 * MS, F, cpu=200 * MS)])
+    stalls.forget()
+    stalls.add(STEP, TID)
+    assert where(stalls.take(NOW + SECOND, final=True)) == [None]
 
 
 def test_a_stall_is_a_tenth_of_a_second() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,11 +17,11 @@ from typing import Any
 
 import pytest
 from trace_kit.trace_processor import PROBLEMS, TraceProcessor
-from tracing_kit import MS, Chunks, Engine, routed, sample, spin, stack
+from tracing_kit import MS, Chunks, Engine, routed, sample, spin, stack, wait
 
 from profiling_middleware.config import Settings
 from profiling_middleware.lane import Lane
-from profiling_middleware.model import Body
+from profiling_middleware.model import Body, Reason
 from profiling_middleware.timer import Timeline
 from profiling_middleware.trace_events import TaskEvent, TraceEvent
 from profiling_middleware.tracing import tracer
@@ -309,6 +310,24 @@ def test_a_trace_says_what_it_is_once_all_has_been_written(parts: Parts, trace_p
     body = answer(parts, parts.tracer.finish(file, lambda: [("left out", file.left_out)]))
     sql = "select s.name, a.key, a.int_value from slice s join args a using (arg_set_id) where key glob 'debug*'"
     assert ask(trace_processor, body, sql) == [("profiling_middleware trace", "debug.left out", 7)]
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_what_was_seen_is_kept_only_while_somebody_listens(others: bool, parts: Parts) -> None:
+    """The next time the engine has other stacks of the same frames, and those would come to be more and more."""
+    flight, file, seen = FlightRecorder(), parts.tracer.new_file(), stack("buy", "serve")
+    if others:
+        parts.begin(flight)
+    before = sys.getrefcount(seen)
+    parts.begin(file)
+    (listener,) = parts.engine.listeners
+    listener.receive(
+        [sample(10**12, seen, cpu=5 * MS), sample(10**12 + 9 * MS, seen, wall=9 * MS, reason=Reason.SLEEP)]
+    )
+    listener.receive_lock_waits([wait(10**12, 2 * MS, seen)])
+    parts.tracer.end(file)
+    answer(parts, parts.tracer.finish(file, about))
+    assert (sys.getrefcount(seen) == before) is not others
 
 
 def test_what_fails_while_it_is_finished_is_its_result(parts: Parts) -> None:
