@@ -29,14 +29,17 @@ def reading_others() -> Iterator[None]:
     interpreter's own sys._current_frames() does the same for the same reason (GH-106883); later versions collect
     between two byte codes only.
     """
-    if not _ALLOCATING_COLLECTS or not gc.isenabled():
+    thresholds = gc.get_threshold()
+    if not _ALLOCATING_COLLECTS or not gc.isenabled() or not thresholds[0]:
         yield
         return
-    gc.disable()
+    # Not disable(): the application may do that meanwhile, on another thread, and then it stays so.
+    gc.set_threshold(0, *thresholds[1:])
     try:
         yield
     finally:
-        gc.enable()
+        if not gc.get_threshold()[0]:
+            gc.set_threshold(*thresholds)
 
 
 class _Code:

@@ -32,8 +32,10 @@ class OwnThread(threading.Thread):
 
     def start(self) -> None:
         # A new thread inherits the mask: there is no moment in which it has another.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_MAIN_THREAD)
+        # Handlers run when the mask has been changed, and may raise: then there must be somebody to change it back.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_MAIN_THREAD)
             super().start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

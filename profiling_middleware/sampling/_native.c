@@ -63,10 +63,10 @@ static PyObject *discover(PyObject *self, PyObject *own)
     if (tid == -1 && PyErr_Occurred())
         return NULL;
     lock_threads();
-    threads_discover(kernel_monotonic());
+    bool all = threads_discover(kernel_monotonic());
     threads_mark_own((pid_t)tid);
     threads_unlock();
-    Py_RETURN_NONE;
+    return PyBool_FromLong(all);
 }
 
 static PyObject *note_natives(PyObject *self, PyObject *clocks)
@@ -92,6 +92,9 @@ static PyObject *set_period(PyObject *self, PyObject *period)
     unsigned long long nanoseconds = PyLong_AsUnsignedLongLong(period);
     if (PyErr_Occurred())
         return NULL;
+    /* Timers whose signal nobody takes would end the process. */
+    if (!sampler_owns_signal())
+        nanoseconds = 0;
     lock_threads();
     looks_forget_ended();
     unsigned unarmed = threads_set_period(nanoseconds);

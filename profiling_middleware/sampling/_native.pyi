@@ -28,8 +28,11 @@ def owns_signal() -> bool:
 def could_install() -> bool:
     """Whether nobody has SIGPROF, or we do."""
 
-def discover(own_native_id: int, /) -> None:
-    """Finds threads that have come since; the one named is the profiler's own and never sampled."""
+def discover(own_native_id: int, /) -> bool:
+    """Finds threads that have come since; the one named is the profiler's own and never sampled.
+
+    False when there may be one that is not ready to be observed: the thread that looks goes on trying.
+    """
 
 def note_natives(cpu_times: dict[int, int], /) -> None:
     """CPU time of each thread without Python by its native id: it is not that of a window in which one comes to Python.

@@ -17,8 +17,8 @@ IS_MADE_BY_CALL = isinstance(threading.Lock, type)
 def _unbound(name: str) -> property:
     """What `type(lock).name` is, as ExitStack takes it: a function of the lock. The type has a slot of that name."""
 
-    def method(lock: Any, *arguments: Any) -> Any:
-        return getattr(lock, name)(*arguments)
+    def method(lock: Any, *arguments: Any, **named: Any) -> Any:
+        return getattr(lock, name)(*arguments, **named)
 
     method.__name__ = name
     return property(lambda cls: method)

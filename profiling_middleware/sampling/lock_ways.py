@@ -66,7 +66,7 @@ class Way(io.IOBase):
     A `with` statement has fetched its `__exit__` when it began, before anybody waited: therefore that must be
     something that looks for `close` in the moment it is called, whatever it is given. IOBase has such a one, in C.
 
-    To call a way is to release its lock. To ask whether it is true is to wait for the lock, and to take it.
+    To call a way is to release its lock.
     """
 
     __slots__ = ("_observer", "close", "original", "saves", "waits")
@@ -127,8 +127,6 @@ class Way(io.IOBase):
                 self.original.release()
             raise
 
-    __bool__ = take
-
 
 # One slot with two names: what is put there is there for both in the same moment.
 setattr(Way, "__call__", Way.__dict__["close"])  # noqa: B010 - not known as one that can be called
@@ -138,4 +136,4 @@ def ways_in(original: Any, way: Way) -> tuple[Answer, Callable[[], bool]]:
     """What tries to take a lock, and what takes it: the former first, and only if that fails the `way`, which waits."""
     # Each takes three levels of recursion, as many as the longest way out: who gets in can leave.
     tries = Answer(partial(original.acquire, False))
-    return tries, partial(any, (tries, way))
+    return tries, partial(any, (tries, Answer(way.take)))

@@ -207,6 +207,28 @@ def test_nothing_is_collected_while_frames_of_others_are_read(collecting: list[s
         thread.join()
 
 
+@pytest.mark.usefixtures("collecting")
+def test_a_collector_that_somebody_stops_meanwhile_stays_so() -> None:
+    before = gc.get_threshold()
+    try:
+        with reading_others():
+            gc.disable()
+        assert not gc.isenabled()
+        assert gc.get_threshold() == before
+    finally:
+        gc.enable()
+
+
+def test_thresholds_that_somebody_sets_meanwhile_stay() -> None:
+    before = gc.get_threshold()
+    try:
+        with reading_others():
+            gc.set_threshold(123, 4, 5)
+        assert gc.get_threshold() == (123, 4, 5)
+    finally:
+        gc.set_threshold(*before)
+
+
 def test_a_collector_that_somebody_has_stopped_stays_so() -> None:
     gc.disable()
     try:

@@ -37,6 +37,23 @@ def test_a_thread_that_hangs_is_waited_for_no_longer_than_the_bound(deadline: fl
     thread.join(deadline)
 
 
+def test_what_a_handler_raises_while_it_starts_leaves_no_signal_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Handlers run as soon as the mask has been changed."""
+    original = signal.pthread_sigmask
+    before = original(signal.SIG_BLOCK, ())
+
+    def interrupted(how: int, mask: set[signal.Signals]) -> set[signal.Signals]:
+        changed: set[signal.Signals] = original(how, mask)  # type: ignore[assignment]
+        if mask and how == signal.SIG_BLOCK:
+            raise KeyboardInterrupt
+        return changed
+
+    monkeypatch.setattr(signal, "pthread_sigmask", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        OwnThread(lambda: None, "profiling-test").start()
+    assert original(signal.SIG_BLOCK, ()) == before
+
+
 def test_a_signal_for_the_service_is_delivered_to_the_main_thread_and_not_to_one_of_the_profilers(
     deadline: float,
 ) -> None:

@@ -35,6 +35,7 @@ enum special_frame {
     SPECIAL_OTHER_INTERPRETER,
     SPECIAL_NOT_SEEN,
     SPECIAL_RUNNING,
+    SPECIAL_KNOWN, /* no frame but a whole stack: `offset` is its number (table.h) */
     SPECIAL_END,
 };
 
@@ -48,6 +49,11 @@ struct place {
 struct label_ref {
     uintptr_t address;
     uint64_t number;
+};
+
+/* The number of a stack (table.h), and of the table that it is of: all numbers begin anew from time to time. */
+struct known_at {
+    uint32_t stack, table;
 };
 
 /* A stack, leaf first. */

@@ -3,17 +3,18 @@
 #include "kernel.h"
 #include "labels.h"
 #include "layout.h"
+#include "looks.h"
 #include "table.h"
 #include "threads.h"
 #include "walk.h"
 
 #include <string.h>
 
-#define MAX_SUMS 4096u /* a power of two */
-#define MOST_SUMS (MAX_SUMS / 4 * 3)
+#define SLOTS 4096u /* a power of two */
+#define MOST_SUMS (SLOTS / 4 * 3)
 
 struct sum {
-    bool used, is_release;
+    bool is_release;
     uint32_t thread, stack, waiter;
     uint64_t label_number;
     struct label_parts label; /* strong references, or NULL */
@@ -22,8 +23,10 @@ struct sum {
 
 struct contention_counts contention_counts;
 static uint64_t block_rate = 1, mutex_fraction = 1;
-static uint32_t table_number = 1;
-static struct sum sums[MAX_SUMS];
+static _Atomic uint32_t table_number = 1;
+/* Besides one for waits and one for releases that find no room. Side by side, so that few lines of memory are in use. */
+static struct sum sums[MOST_SUMS + 2];
+static uint16_t slots[SLOTS]; /* where in `sums`, plus 1; 0: free. Found by linear probing. */
 static uint32_t sum_count;
 
 void contention_set_rates(uint64_t block_rate_ns, uint64_t fraction)
@@ -44,36 +47,38 @@ static uint64_t random_below(uint64_t bound)
 
 /* -- sums ---------------------------------------------------------------------------------------------------------- */
 
-static struct sum *find(const struct sum *key)
+/* Its slot, or the free one where it would be. */
+static uint16_t *find(const struct sum *key)
 {
     uint64_t hash = key->stack * 0x9E3779B97F4A7C15ull ^ key->waiter * 0xC2B2AE3D27D4EB4Full ^
                     key->thread * 0x165667B19E3779F9ull ^ key->label_number * 0x27D4EB2F165667C5ull ^ key->is_release;
-    uint32_t slot = (uint32_t)(hash >> 32) & (MAX_SUMS - 1);
-    for (;; slot = (slot + 1) & (MAX_SUMS - 1)) {
-        struct sum *sum = &sums[slot];
-        if (!sum->used || (sum->is_release == key->is_release && sum->thread == key->thread && sum->stack == key->stack &&
-                           sum->waiter == key->waiter && sum->label_number == key->label_number))
-            return sum;
+    uint32_t slot = (uint32_t)(hash >> 32) & (SLOTS - 1);
+    for (; slots[slot]; slot = (slot + 1) & (SLOTS - 1)) {
+        const struct sum *sum = &sums[slots[slot] - 1];
+        if (sum->is_release == key->is_release && sum->thread == key->thread && sum->stack == key->stack &&
+            sum->waiter == key->waiter && sum->label_number == key->label_number)
+            break;
     }
+    return &slots[slot];
 }
 
 static void add(struct sum key, struct label_ref label, double count, double delay_ns)
 {
     key.label_number = label.number;
-    struct sum *sum = find(&key);
-    if (!sum->used && sum_count >= MOST_SUMS) {
+    uint16_t *slot = find(&key);
+    if (!*slot && sum_count >= MOST_SUMS) {
         contention_counts.dropped++;
         key.stack = key.waiter = NO_STACK;
         key.thread = 0;
         key.label_number = label.number = 0;
-        sum = find(&key);
+        slot = find(&key);
     }
-    if (!sum->used) {
-        *sum = key;
-        sum->used = true;
-        sum->label = label.number ? label_parts(label) : (struct label_parts){NULL, NULL};
-        sum_count++;
+    if (!*slot) {
+        key.label = label.number ? label_parts(label) : (struct label_parts){NULL, NULL};
+        sums[sum_count] = key;
+        *slot = (uint16_t)++sum_count;
     }
+    struct sum *sum = &sums[*slot - 1];
     sum->count += count;
     sum->delay_ns += delay_ns;
 }
@@ -99,8 +104,9 @@ static uint32_t stack_here(const PyThreadState *state)
 void contention_here(struct waiter *waiter)
 {
     const PyThreadState *state = PyThreadState_Get();
-    /* A release needs it now. Otherwise it is taken after the wait, and only of one that is long enough. */
-    waiter->at = mutex_fraction ? (struct waiting_at){stack_here(state), table_number} : (struct waiting_at){NO_STACK, 0};
+    /* A release needs it now, and so does a look at who waits. Otherwise it is taken after the wait, and only of one that is long
+     * enough. */
+    waiter->at = mutex_fraction || looks_interval() ? (struct known_at){stack_here(state), table_number} : (struct known_at){NO_STACK, 0};
     waiter->label = label_of_own((uintptr_t)state->context);
 }
 
@@ -109,8 +115,9 @@ uint32_t contention_stack(const struct waiter *waiter)
     return waiter->at.table == table_number ? waiter->at.stack : stack_here(PyThreadState_Get());
 }
 
-/* A stack's number now: it is none in a table that has begun anew. */
-static uint32_t still(struct waiting_at at) { return at.table == table_number ? at.stack : NO_STACK; }
+uint32_t contention_table(void) { return atomic_load(&table_number); }
+
+uint32_t contention_still(struct known_at at) { return at.table == table_number ? at.stack : NO_STACK; }
 
 void contention_waited(const struct waiter *waiter, uint64_t waited)
 {
@@ -126,11 +133,11 @@ void contention_waited(const struct waiter *waiter, uint64_t waited)
 
 static void add_release(const struct release *release, uint64_t count, uint64_t waited)
 {
-    struct sum key = {.is_release = true, .thread = release->thread, .stack = still(release->at), .waiter = release->waiter};
+    struct sum key = {.is_release = true, .thread = release->thread, .stack = contention_still(release->at), .waiter = release->waiter};
     add(key, release->label, (double)(release->weight * count), (double)release->weight * (double)waited);
 }
 
-struct release contention_released(uint64_t waited, struct waiting_at at)
+struct release contention_released(uint64_t waited, struct known_at at)
 {
     const struct thread *thread = threads_own();
     struct release release = {.thread = thread ? thread->key : 0};
@@ -138,7 +145,7 @@ struct release contention_released(uint64_t waited, struct waiting_at at)
         return release;
     struct waiter releaser;
     contention_here(&releaser);
-    release = (struct release){releaser.at, release.thread, still(at), releaser.label, mutex_fraction};
+    release = (struct release){releaser.at, release.thread, contention_still(at), releaser.label, mutex_fraction};
     add_release(&release, 1, waited);
     contention_counts.releases++;
     return release;
@@ -166,18 +173,16 @@ static PyObject *sum_tuple(struct sum *sum)
 PyObject *contention_take(void)
 {
     /* Making objects may run anything, which may add to the sums: they are taken out first. */
-    static struct sum taken[MAX_SUMS];
+    static struct sum taken[MOST_SUMS + 2];
     static bool taking;
     PyObject *list = PyList_New(0);
     if (list == NULL || taking)
         return list;
     taking = true;
-    uint32_t count = 0;
-    for (uint32_t slot = 0; sum_count && slot < MAX_SUMS; slot++)
-        if (sums[slot].used)
-            taken[count++] = sums[slot];
+    uint32_t count = sum_count;
+    memcpy(taken, sums, count * sizeof *sums);
     if (count)
-        memset(sums, 0, sizeof sums);
+        memset(slots, 0, sizeof slots);
     sum_count = 0;
     for (uint32_t number = 0; number < count; number++) {
         PyObject *item = sum_tuple(&taken[number]);

@@ -16,14 +16,9 @@ extern struct contention_counts contention_counts;
  * runtime.SetBlockProfileRate and SetMutexProfileFraction of Go. With the GIL, as all that follows. */
 void contention_set_rates(uint64_t block_rate_ns, uint64_t mutex_fraction);
 
-/* Where whoever waits is: a number of a stack (table.h) and of the table that it is of. */
-struct waiting_at {
-    uint32_t stack, table;
-};
-
 /* The calling thread's stack, and whom it works for; kept in the caller until its wait is over. */
 struct waiter {
-    struct waiting_at at;
+    struct known_at at;
     uint32_t thread; /* its key, 0 when it is not known */
     struct label_ref label;
 };
@@ -35,14 +30,14 @@ void contention_waited(const struct waiter *waiter, uint64_t waited_ns);
 
 /* A release that ended waits; what those take that it ended until they go on comes on top. */
 struct release {
-    struct waiting_at at;
+    struct known_at at;
     uint32_t thread; /* its key, also when it is not recorded; 0 when it is not known */
     uint32_t waiter;
     struct label_ref label;
     uint64_t weight; /* how many it stands for; 0 when it is not recorded */
 };
 /* What the calling thread releases has made others wait for `waited_ns`, one of them at `at`. */
-struct release contention_released(uint64_t waited_ns, struct waiting_at at);
+struct release contention_released(uint64_t waited_ns, struct known_at at);
 void contention_released_late(const struct release *release, uint64_t late_ns);
 
 /* What was summed since the last call, as a list of tuples: whether it is a release, the thread's key, its stack, a waiter's stack
@@ -52,6 +47,10 @@ PyObject *contention_take(void);
 bool contention_taken(void);
 /* All stacks have new numbers from now on. */
 void contention_new_table(void);
+/* The number of the present table of stacks. For anybody. */
+uint32_t contention_table(void);
+/* The number that a stack has now; NO_STACK if it is of a table that is no more. */
+uint32_t contention_still(struct known_at at);
 /* Forgets what was not taken. */
 void contention_clear(void);
 

@@ -37,7 +37,11 @@ static void resolve(struct record *record)
                               .thread = record->thread,
                               .stack = NO_STACK};
     if (record->kind != RECORD_STAY) {
-        sample->stack = table_stack(record, &lost);
+        const struct place *leaf = record->depth == 1 ? record->places : NULL;
+        if (leaf != NULL && leaf->code == SPECIAL_KNOWN)
+            sample->stack = contention_still((struct known_at){(uint32_t)leaf->offset, record->table});
+        else
+            sample->stack = table_stack(record, &lost);
         sample->label = label_parts(record->label);
         if (lost)
             drain_counts.lost++;

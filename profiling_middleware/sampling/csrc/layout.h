@@ -19,11 +19,14 @@ typedef _PyInterpreterFrame Frame;
 #define TSTATE_SIZE (offsetof(PyThreadState, datastack_limit) + sizeof(void *))
 #define CHUNK_HEADER offsetof(_PyStackChunk, data)
 
+/* So that whoever may read what is no frame any more may do so with these, see UNCHECKED. */
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
 #if PY_VERSION_HEX < 0x030D0000
 
-static inline uintptr_t frame_code(const Frame *frame) { return (uintptr_t)frame->f_code; }
+ALWAYS_INLINE uintptr_t frame_code(const Frame *frame) { return (uintptr_t)frame->f_code; }
 /* The instruction before the next one: what f_lasti is made of. */
-static inline uintptr_t frame_instruction(const Frame *frame) { return (uintptr_t)frame->prev_instr; }
+ALWAYS_INLINE uintptr_t frame_instruction(const Frame *frame) { return (uintptr_t)frame->prev_instr; }
 /* Each entry into the interpreter has a C frame, which points to the topmost Python frame and to the C frame below. For a moment
  * the new one is in its place and points to whatever lay there before. */
 #define HAS_C_FRAMES 1
@@ -45,8 +48,8 @@ static inline uintptr_t top_pointer_below(const struct top *top)
 
 #else
 
-static inline uintptr_t frame_code(const Frame *frame) { return (uintptr_t)frame->f_executable; }
-static inline uintptr_t frame_instruction(const Frame *frame) { return (uintptr_t)frame->instr_ptr; }
+ALWAYS_INLINE uintptr_t frame_code(const Frame *frame) { return (uintptr_t)frame->f_executable; }
+ALWAYS_INLINE uintptr_t frame_instruction(const Frame *frame) { return (uintptr_t)frame->instr_ptr; }
 #define HAS_C_FRAMES 0
 struct top {
     uintptr_t frame;
@@ -65,7 +68,7 @@ static inline uintptr_t top_pointer_below(const struct top *top)
 #endif
 
 /* Since 3.12 each entry into the interpreter leaves a frame on the C stack that is nobody's. */
-static inline bool frame_is_nobodys(const Frame *frame)
+ALWAYS_INLINE bool frame_is_nobodys(const Frame *frame)
 {
 #if PY_VERSION_HEX >= 0x030C0000
     return frame->owner == FRAME_OWNED_BY_CSTACK;
@@ -76,7 +79,7 @@ static inline bool frame_is_nobodys(const Frame *frame)
 }
 
 /* Whether the interpreter was entered with this frame: the one before it is the topmost one of the C frame below. */
-static inline bool frame_is_entry(const Frame *frame)
+ALWAYS_INLINE bool frame_is_entry(const Frame *frame)
 {
 #if PY_VERSION_HEX >= 0x030C0000
     return frame->owner == FRAME_OWNED_BY_CSTACK;

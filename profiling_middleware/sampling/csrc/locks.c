@@ -68,7 +68,8 @@ static void begin(struct wait *wait, PyObject *lock)
     wait->waiter.thread = wait->thread ? wait->thread->key : 0;
     waiters_begin(lock, wait->waiter.at, wait->began);
     if (wait->thread)
-        threads_begin_wait(wait->thread, wait->began);
+        lock_mark_begin(&wait->thread->lock_mark, wait->began, wait->waiter.at, wait->waiter.label);
+    contention_counts.own_ns += kernel_monotonic() - wait->began;
 }
 
 static void end(struct wait *wait, const PyObject *result)
@@ -78,8 +79,9 @@ static void end(struct wait *wait, const PyObject *result)
     uint64_t now = kernel_monotonic(), waited = now - wait->began;
     struct release release;
     uint64_t late = waiters_end(wait->lock, wait->began, now, &release);
-    if (wait->thread)
-        threads_end_wait(wait->thread, wait->waiter.thread, now);
+    /* Unless it has been forgotten since. */
+    if (wait->thread && wait->thread->key == wait->waiter.thread)
+        lock_mark_end(&wait->thread->lock_mark, now);
     if (waited < LEAST_WAIT_NS && (result == NULL || result != Py_True))
         return;
     PyObject *type, *value, *trace;
@@ -95,7 +97,7 @@ static void end(struct wait *wait, const PyObject *result)
 
 static void note_release(PyObject *lock)
 {
-    struct waiting_at at;
+    struct known_at at;
     uint64_t now = kernel_monotonic(), waited = waiters_take(lock, now, &at);
     if (waited) {
         struct release release = contention_released(waited, at);

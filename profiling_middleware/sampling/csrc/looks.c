@@ -1,8 +1,10 @@
 #include "looks.h"
 #include "codes.h"
+#include "contention.h"
 #include "kernel.h"
 #include "reason.h"
 #include "ring.h"
+#include "table.h"
 #include "threads.h"
 #include "walk.h"
 
@@ -70,7 +72,7 @@ static bool waits_at(struct place leaf)
 /* From now on it is known where the thread was until `when`. */
 static void know(struct thread *thread, uint64_t when)
 {
-    uint64_t passed = when - thread->looked_ns, waits = threads_lock_waits(thread, when) - thread->locks_looked_ns;
+    uint64_t passed = when - thread->looked_ns, waits = lock_mark_waited(&thread->lock_mark, when) - thread->locks_looked_ns;
     /* Not more than that: it may have come back from its lock since. */
     thread->locks_looked_ns += waits < passed ? waits : passed;
     thread->looked_ns = when;
@@ -81,6 +83,7 @@ struct reading {
     uint64_t codes_freed;
     struct label_ref label;
     enum reason reason;
+    uint32_t table; /* of a stack that was known */
 };
 
 /* How long it has not run since it was looked at. */
@@ -109,6 +112,7 @@ static bool write_record(struct thread *thread, enum record_kind kind, uint32_t 
     record->locks_seen_ns = 0;
     record->reason = (uint32_t)reading.reason;
     record->codes_freed = reading.codes_freed;
+    record->table = reading.table;
     record->label = reading.label;
     if (depth) {
         uint64_t before = thread->locks_looked_ns;
@@ -137,6 +141,18 @@ static void write_running(struct thread *thread, uint64_t now)
     write_record(thread, RECORD_LOOK, 1, now, 0, (struct reading){0});
 }
 
+/* Whether the thread waits for a lock, and has said where before it began to: that costs a tenth of reading it. */
+static bool has_told(const struct thread *thread, struct reading *reading)
+{
+    struct known_at at;
+    if (!lock_mark_place(&thread->lock_mark, &at, &reading->label) || at.stack == NO_STACK || at.table != contention_table())
+        return false;
+    stack.depth = 1;
+    stack.places[0] = (struct place){SPECIAL_KNOWN, (int32_t)at.stack};
+    reading->table = at.table;
+    return true;
+}
+
 /* Where the thread is. What cannot be read or written now is handed out with the next look, which then asks everybody:
  * this one may not run again for long. */
 static void look_at(struct thread *thread, uint64_t now)
@@ -146,8 +162,9 @@ static void look_at(struct thread *thread, uint64_t now)
     bool charges = atomic_load(&charges_cpu), ran = charges && runs(read_call(thread));
     int64_t most_carried = MOST_CARRIED_LOOKS * (int64_t)atomic_load(&interval);
     thread->seen = false;
+    bool told = !charges && has_told(thread, &reading);
     /* Who runs notes its own stack where there are timers for that. */
-    enum walked walked = walk_other(thread->tid, thread->state, charges, &stack, &reading.label);
+    enum walked walked = told ? WALK_DONE : walk_other(thread->tid, thread->state, charges, &stack, &reading.label);
     if (walked == WALK_RUNS) {
         write_running(thread, now);
         return;
@@ -157,11 +174,12 @@ static void look_at(struct thread *thread, uint64_t now)
         accounted_ns = 0;
         return;
     }
+    uint64_t read_at = kernel_monotonic();
     if (stack.depth == 0) {
         stack.depth = 1;
         stack.places[0] = (struct place){SPECIAL_NO_PYTHON, 0};
     }
-    bool measured = atomic_load(&thread->lock_since_ns) != 0;
+    bool measured = told || lock_mark_waits(&thread->lock_mark);
     const char *call = ran || (!measured && atomic_load(&asks_why)) ? read_call(thread) : NULL;
     ran = ran && runs(call);
     if (measured || call != NULL)
@@ -170,7 +188,8 @@ static void look_at(struct thread *thread, uint64_t now)
         *wait_slot(stack.places[0]) = stack.places[0];
     if (ran && thread->carried_ns > 0 && (thread->carried_ns > most_carried || !waits_at(stack.places[0])))
         cpu = (uint64_t)thread->carried_ns;
-    if (!write_record(thread, RECORD_LOOK, stack.depth, now, cpu, reading)) {
+    /* Not `now`: this thread may have been put aside in between, and found the other one elsewhere. */
+    if (!write_record(thread, RECORD_LOOK, stack.depth, read_at, cpu, reading)) {
         accounted_ns = 0;
         return;
     }
@@ -290,7 +309,7 @@ static void begin(void)
     for (struct thread *thread = NULL; (thread = threads_next(thread)) != NULL;) {
         thread->seen = false;
         thread->looked_ns = thread->since_ns = now;
-        thread->locks_looked_ns = thread->locks_since_ns = threads_lock_waits(thread, now);
+        thread->locks_looked_ns = thread->locks_since_ns = lock_mark_waited(&thread->lock_mark, now);
         thread->clock_ns = kernel_thread_cpu(thread->tid);
         thread->carried_ns = 0;
         thread->unlooked_ns = 0;

@@ -16,6 +16,7 @@ struct record {
     uint16_t depth;
     uint32_t thread;
     uint32_t reason; /* why it waits (reason.h), of a look */
+    uint32_t table;  /* that a SPECIAL_KNOWN is of */
     uint64_t time_ns, cpu_ns, waited_ns, seen_ns;
     uint64_t locks_waited_ns, locks_seen_ns; /* how much of these it waited for locks that are measured as such (locks.h) */
     uint64_t codes_freed; /* how many code objects had been freed before the stack was read */

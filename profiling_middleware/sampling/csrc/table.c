@@ -1,5 +1,6 @@
 #include "table.h"
 #include "codes.h"
+#include "recent.h"
 
 #include <string.h>
 
@@ -98,8 +99,10 @@ void table_code_freed(uintptr_t address)
 {
     uint32_t number = find_code(address);
     /* Its entry stays in its chain, under an address that nothing has; so do its frames, which stacks refer to. */
-    if (number != NO_STACK)
+    if (number != NO_STACK) {
         codes[number].address = UINTPTR_MAX;
+        recent_forget();
+    }
 }
 
 /* -- frames -------------------------------------------------------------------------------------------------------- */
@@ -163,7 +166,7 @@ static bool all_alive(const struct record *record)
     return true;
 }
 
-uint32_t table_stack(const struct record *record, bool *lost)
+static uint32_t find_stack(const struct record *record, bool *lost)
 {
     uint32_t depth = 0, *path = &stack_frames[stack_frame_count];
     *lost = !all_alive(record);
@@ -194,6 +197,20 @@ uint32_t table_stack(const struct record *record, bool *lost)
     return stack_count - 1;
 }
 
+uint32_t table_stack(const struct record *record, bool *lost)
+{
+    uint64_t hash = recent_hash(record->places, record->depth);
+    uint32_t stack;
+    *lost = false;
+    /* What was kept holds for as long as none of its code is freed. What was noted before one was may mean that one. */
+    if (record->codes_freed == codes_freed() && recent_find(hash, record->places, record->depth, &stack))
+        return stack;
+    stack = find_stack(record, lost);
+    if (stack != NO_STACK)
+        recent_keep(hash, record->places, record->depth, stack);
+    return stack;
+}
+
 bool table_crowded(void)
 {
     return code_count > MAX_CODES / 4 * 3 || position_count > MAX_POSITIONS / 4 * 3 || frame_count > MAX_FRAMES / 4 * 3 ||
@@ -210,6 +227,7 @@ void table_clear(void)
     clear_index(&position_index);
     clear_index(&frame_index);
     clear_index(&stack_index);
+    recent_forget();
     code_forget_all();
     for (uint32_t number = 0; number < count; number++) {
         Py_CLEAR(codes[number].name);

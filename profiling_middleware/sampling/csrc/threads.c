@@ -12,16 +12,19 @@
 #define INDEX_BITS 12 /* MAX_THREADS */
 #define MOST_STATES 65536
 #define MOST_FILES 128
+/* So long the list may take to have a state that was made; after that it has ended. */
+#define LINK_NS 200000000ull
 #define UNSEEN_PERIODS 3 /* CPU time that a thread may have used before it was found, and its first sample gets */
 
 static PyInterpreterState *interpreter;
 static struct thread *threads;
 static struct raw_stack *own_stacks;
-static unsigned used; /* entries that have ever been used */
+static _Atomic unsigned used; /* entries that have ever been used */
 static uint32_t next_key = 1;
 static uint64_t known_id;      /* thread states with a smaller id have been looked at */
 static _Atomic uint64_t made;  /* threads_made() when that was */
 static _Atomic bool unfinished;
+static uint64_t missing, missing_since; /* the newest state that was made and not in the list, and when that was first seen */
 static uint64_t period;
 static unsigned unarmed;
 static uint64_t settled;
@@ -221,8 +224,6 @@ static struct thread *by_tid(pid_t tid)
     return NULL;
 }
 
-/* -- waits for locks ----------------------------------------------------------------------------------------------- */
-
 struct thread *threads_own(void)
 {
     static _Thread_local struct thread *own;
@@ -230,44 +231,18 @@ struct thread *threads_own(void)
     if (own != NULL && atomic_load_explicit(&own->live, memory_order_acquire) && own->key == own_key)
         return own;
     own = NULL;
-    if (threads_try_lock()) {
-        if ((own = by_tid(kernel_gettid())) != NULL)
-            own_key = own->key;
-        threads_unlock();
+    pid_t tid = kernel_gettid();
+    /* Without the lock: whoever looks may have it for long, and a wait that is not marked would be seen by looks, too. Nobody
+     * forgets the entry of a thread that lives, and if another one has changed meanwhile its key tells. */
+    for (unsigned index = 0; index < used; index++) {
+        struct thread *thread = &threads[index];
+        if (atomic_load_explicit(&thread->live, memory_order_acquire) && thread->tid == tid) {
+            own = thread;
+            own_key = thread->key;
+            break;
+        }
     }
     return own;
-}
-
-void threads_begin_wait(struct thread *thread, uint64_t now)
-{
-    if (thread->lock_depth++ == 0)
-        atomic_store_explicit(&thread->lock_since_ns, now, memory_order_release);
-}
-
-void threads_end_wait(struct thread *thread, uint32_t key, uint64_t now)
-{
-    if (thread->key != key || thread->lock_depth == 0 || --thread->lock_depth > 0)
-        return;
-    uint64_t since = atomic_load(&thread->lock_since_ns);
-    /* Odd while the two do not agree. */
-    atomic_fetch_add(&thread->lock_changes, 1);
-    atomic_store(&thread->lock_since_ns, 0);
-    atomic_fetch_add(&thread->locks_ns, now - since);
-    atomic_fetch_add(&thread->lock_changes, 1);
-}
-
-uint64_t threads_lock_waits(const struct thread *thread, uint64_t when)
-{
-    uint64_t since = 0, waited = 0;
-    uint32_t before = 1, after = 0;
-    /* Whoever changes them may be put aside in between, and comes back in a moment or ends with its thread. */
-    for (int attempt = 0; attempt < 100 && (before != after || (before & 1u)); attempt++) {
-        before = atomic_load(&thread->lock_changes);
-        since = atomic_load(&thread->lock_since_ns);
-        waited = atomic_load(&thread->locks_ns);
-        after = atomic_load(&thread->lock_changes);
-    }
-    return waited + (since && when > since ? when - since : 0);
 }
 
 static struct thread *free_entry(void)
@@ -315,10 +290,7 @@ static void enter(uintptr_t address, const PyThreadState *state, uint64_t clock,
     thread->unlooked_ns = 0;
     thread->seen = false;
     thread->settled_ns = before;
-    atomic_store(&thread->locks_ns, 0);
-    atomic_store(&thread->lock_since_ns, 0);
-    atomic_store(&thread->lock_changes, 0);
-    thread->lock_depth = 0;
+    lock_mark_clear(&thread->lock_mark);
     thread->locks_looked_ns = thread->locks_since_ns = 0;
     thread->state_file = -1;
     if (newcomer_count < MAX_THREADS)
@@ -364,9 +336,21 @@ void threads_enlist(const PyThreadState *state, uint64_t now)
         atomic_store(&made, state->id);
 }
 
-void threads_discover(uint64_t now)
+/* A state gets its number before it is put at the head of the list. */
+static bool is_late(uint64_t head, uint64_t count, uint64_t now)
 {
-    uint64_t count = threads_made(interpreter), waiting = UINT64_MAX, newest = 0;
+    if (head >= count)
+        return false;
+    if (missing != count) {
+        missing = count;
+        missing_since = now;
+    }
+    return now - missing_since < LINK_NS;
+}
+
+bool threads_discover(uint64_t now)
+{
+    uint64_t count = threads_made(interpreter), waiting = UINT64_MAX, newest = 0, head = 0;
     bool whole = true;
     static uintptr_t found[MOST_STATES];
     unsigned steps = 0;
@@ -378,6 +362,8 @@ void threads_discover(uint64_t now)
             whole = false;
             break;
         }
+        if (head == 0)
+            head = state.id;
         if (state.id < known_id)
             break;
         if (newest == 0)
@@ -397,5 +383,6 @@ void threads_discover(uint64_t now)
     else if (whole && newest != 0)
         known_id = newest + 1;
     atomic_store(&made, count);
-    atomic_store(&unfinished, !whole || waiting != UINT64_MAX);
+    atomic_store(&unfinished, !whole || waiting != UINT64_MAX || is_late(head, count, now));
+    return !atomic_load(&unfinished);
 }

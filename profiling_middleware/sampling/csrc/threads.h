@@ -3,6 +3,7 @@
 #define PROFILING_THREADS_H
 
 #include "common.h"
+#include "lock_marks.h"
 
 #include <sys/types.h>
 
@@ -25,11 +26,8 @@ struct thread {
      * handed out, when it was found running last, what it has run since it was looked at, and CPU time without a stack. */
     uint64_t clock_ns, looked_ns, since_ns, ran_ns, unlooked_ns;
     int64_t carried_ns;
-    /* Waits for locks that it measures itself: of those that are over, and since when the present one is. */
-    _Atomic uint64_t locks_ns, lock_since_ns;
-    _Atomic uint32_t lock_changes;
-    uint32_t lock_depth; /* of waits within waits: signal handlers run in them */
-    uint64_t locks_looked_ns, locks_since_ns; /* as looked_ns and since_ns: what of these waits was before */
+    struct lock_mark lock_mark;
+    uint64_t locks_looked_ns, locks_since_ns; /* as looked_ns and since_ns: what of the waits for locks was before */
     bool seen;
     int state_file; /* tells whether it is running; -1 when it is not open */
 };
@@ -45,14 +43,10 @@ void threads_unlock(void);
 
 /* The calling thread's; NULL when it is not known. With the GIL, and without the lock. */
 struct thread *threads_own(void);
-/* It begins, or has ended, a wait for a lock that is measured as such; `key` is its own, in case that it has been forgotten since. */
-void threads_begin_wait(struct thread *thread, uint64_t now_ns);
-void threads_end_wait(struct thread *thread, uint32_t key, uint64_t now_ns);
-/* How long it has waited for locks up to `when_ns`, which is not before its last look. */
-uint64_t threads_lock_waits(const struct thread *thread, uint64_t when_ns);
 
-/* Finds threads that have come since the last time; each gets its timer if sampling is on. True when there may be more. */
-void threads_discover(uint64_t now_ns);
+/* Finds threads that have come since the last time; each gets its timer if sampling is on. False when there may be one
+ * that is not ready to be observed: it is to be asked again. */
+bool threads_discover(uint64_t now_ns);
 /* Whether threads have come since, or were not ready to be observed. Safe in a handler. */
 bool threads_changed(void);
 /* Puts the calling thread, which has this state, under observation at once: it has only just begun. */

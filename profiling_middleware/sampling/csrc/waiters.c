@@ -3,18 +3,22 @@
 #include <string.h>
 
 #define SLOTS 8192u /* a power of two, above the number of threads: most wait for one lock at a time */
+#define MOST (SLOTS / 4 * 3)
 
 struct waited {
-    PyObject *lock; /* NULL: free */
+    PyObject *lock;
     uint32_t waiters;
-    struct waiting_at at; /* of whoever came last */
+    struct known_at at; /* of whoever came last */
     uint64_t until_ns;    /* up to when `waited_ns` counts */
     uint64_t waited_ns;   /* of all waiters together, since it was taken last */
     uint64_t released_ns; /* when that was; 0: never */
     struct release release;
 };
-static struct waited table[SLOTS];
-static uint32_t used;
+/* Few are in use at a time, and always the same: they stay in the caches, which a table as large as `slots` would not. */
+static struct waited table[MOST];
+static uint16_t slots[SLOTS]; /* where in `table`, plus 1; 0: free. Found by linear probing. */
+static uint16_t given_back[MOST];
+static uint32_t ever_used, given_back_count;
 
 static uint32_t first_slot(const PyObject *lock)
 {
@@ -22,26 +26,38 @@ static uint32_t first_slot(const PyObject *lock)
     return (uint32_t)(((uintptr_t)lock >> 4) * 0x9E3779B97F4A7C15ull >> 40) & (SLOTS - 1);
 }
 
-/* Its entry, or the free one where it would be. */
-static struct waited *find(const PyObject *lock)
+static struct waited *entry_of(uint32_t slot) { return slots[slot] ? &table[slots[slot] - 1] : NULL; }
+
+/* Its slot, or the free one where it would be. */
+static uint32_t find(const PyObject *lock)
 {
     uint32_t slot = first_slot(lock);
-    while (table[slot].lock != lock && table[slot].lock != NULL)
+    while (slots[slot] && entry_of(slot)->lock != lock)
         slot = (slot + 1) & (SLOTS - 1);
-    return &table[slot];
+    return slot;
 }
 
-static void remove_entry(struct waited *entry)
+static struct waited *add(PyObject *lock, uint32_t slot, uint64_t now)
 {
-    used--;
-    entry->lock = NULL;
+    if (ever_used == MOST && given_back_count == 0)
+        return NULL;
+    /* Whichever was in use last. */
+    uint32_t number = given_back_count ? given_back[--given_back_count] : ever_used++;
+    slots[slot] = (uint16_t)(number + 1);
+    table[number] = (struct waited){.lock = lock, .until_ns = now};
+    return &table[number];
+}
+
+static void remove_at(uint32_t gap)
+{
+    given_back[given_back_count++] = (uint16_t)(slots[gap] - 1);
+    slots[gap] = 0;
     /* What lies behind it may have its place before the gap. */
-    uint32_t gap = (uint32_t)(entry - table);
-    for (uint32_t slot = (gap + 1) & (SLOTS - 1); table[slot].lock != NULL; slot = (slot + 1) & (SLOTS - 1)) {
-        uint32_t wanted = first_slot(table[slot].lock);
+    for (uint32_t slot = (gap + 1) & (SLOTS - 1); slots[slot]; slot = (slot + 1) & (SLOTS - 1)) {
+        uint32_t wanted = first_slot(entry_of(slot)->lock);
         if (((slot - wanted) & (SLOTS - 1)) >= ((slot - gap) & (SLOTS - 1))) {
-            table[gap] = table[slot];
-            table[slot].lock = NULL;
+            slots[gap] = slots[slot];
+            slots[slot] = 0;
             gap = slot;
         }
     }
@@ -53,15 +69,12 @@ static void advance(struct waited *entry, uint64_t now)
     entry->until_ns = now;
 }
 
-void waiters_begin(PyObject *lock, struct waiting_at at, uint64_t now)
+void waiters_begin(PyObject *lock, struct known_at at, uint64_t now)
 {
-    struct waited *entry = find(lock);
-    if (entry->lock == NULL) {
-        if (used == SLOTS / 4 * 3)
-            return;
-        *entry = (struct waited){.lock = lock, .until_ns = now};
-        used++;
-    }
+    uint32_t slot = find(lock);
+    struct waited *entry = entry_of(slot);
+    if (entry == NULL && (entry = add(lock, slot, now)) == NULL)
+        return;
     advance(entry, now);
     entry->at = at;
     entry->waiters++;
@@ -69,8 +82,9 @@ void waiters_begin(PyObject *lock, struct waiting_at at, uint64_t now)
 
 uint64_t waiters_end(PyObject *lock, uint64_t began, uint64_t now, struct release *release)
 {
-    struct waited *entry = find(lock);
-    if (entry->lock == NULL)
+    uint32_t slot = find(lock);
+    struct waited *entry = entry_of(slot);
+    if (entry == NULL)
         return 0;
     advance(entry, now);
     uint64_t late = entry->released_ns > began ? now - entry->released_ns : 0;
@@ -78,14 +92,14 @@ uint64_t waiters_end(PyObject *lock, uint64_t began, uint64_t now, struct releas
     entry->waited_ns -= late < entry->waited_ns ? late : entry->waited_ns;
     *release = entry->release;
     if (--entry->waiters == 0)
-        remove_entry(entry);
+        remove_at(slot);
     return late;
 }
 
-uint64_t waiters_take(PyObject *lock, uint64_t now, struct waiting_at *at)
+uint64_t waiters_take(PyObject *lock, uint64_t now, struct known_at *at)
 {
-    struct waited *entry = used ? find(lock) : NULL;
-    if (entry == NULL || entry->lock == NULL)
+    struct waited *entry = ever_used != given_back_count ? entry_of(find(lock)) : NULL;
+    if (entry == NULL)
         return 0;
     advance(entry, now);
     uint64_t waited = entry->waited_ns;
@@ -98,13 +112,13 @@ uint64_t waiters_take(PyObject *lock, uint64_t now, struct waiting_at *at)
 
 void waiters_released(PyObject *lock, const struct release *release)
 {
-    struct waited *entry = find(lock);
-    if (entry->lock != NULL)
+    struct waited *entry = entry_of(find(lock));
+    if (entry != NULL)
         entry->release = *release;
 }
 
 void waiters_clear(void)
 {
-    memset(table, 0, sizeof table);
-    used = 0;
+    memset(slots, 0, sizeof slots);
+    ever_used = given_back_count = 0;
 }

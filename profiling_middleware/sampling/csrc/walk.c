@@ -5,6 +5,10 @@
 
 #include <stdalign.h>
 
+/* A frame just being made points to what lay there before: that is in memory, which is asked, but may have been freed, and given
+ * to somebody else since. It is read all the same, and not believed; to AddressSanitizer that would be a mistake. */
+#define UNCHECKED __attribute__((no_sanitize("address")))
+
 /* The stretch of the data stack in which the frames of ordinary functions lie. */
 struct stretch {
     const _PyStackChunk *chunk;
@@ -36,7 +40,7 @@ static bool in_data_stack(struct stretch *stretch, uintptr_t frame)
 }
 
 /* Where the topmost entry into the interpreter must have come from; false when the C frame is just being made. */
-static bool find_entry(const struct top *top, uintptr_t *entered_from)
+UNCHECKED static bool find_entry(const struct top *top, uintptr_t *entered_from)
 {
     uintptr_t below = top_pointer_below(top);
     *entered_from = 0;
@@ -47,7 +51,7 @@ static bool find_entry(const struct top *top, uintptr_t *entered_from)
     return true;
 }
 
-enum walked walk_own(const PyThreadState *state, struct raw_stack *stack)
+UNCHECKED enum walked walk_own(const PyThreadState *state, struct raw_stack *stack)
 {
     struct top top = *(const struct top *)top_pointer((uintptr_t)state, state);
     bool entered = !HAS_C_FRAMES;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +12,8 @@ from profiling_middleware.sampling.engine import Engine
 
 DEADLINE = 30.0
 """Seconds that anything may take; reaching it is a failure, not a pause."""
+NOT_SEEN_NS = 350_000_000
+"""A thread that runs alone and that nobody announces may use so much before it is found."""
 
 
 class Heard:
@@ -79,6 +82,22 @@ class Worker:
         self.thread.join(DEADLINE)
 
 
+class NotOfThreading:
+    """A thread that `threading` knows nothing of."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self.done = threading.Event()
+        self.used = 0
+        self._work = work
+        _thread.start_new_thread(self._run, ())
+
+    def _run(self) -> None:
+        before = time.thread_time_ns()
+        self._work()
+        self.used = time.thread_time_ns() - before
+        self.done.set()
+
+
 def burn(seconds: float) -> None:
     """Uses that much CPU time on the calling thread."""
     until = time.thread_time() + seconds
@@ -91,3 +110,9 @@ def look_until(engine: Engine, done: threading.Event) -> None:
     give_up = time.monotonic() + DEADLINE
     while not done.wait(engine.look()):
         assert time.monotonic() < give_up
+
+
+def is_found_with_what_it_used(heard: Heard, used: int) -> None:
+    placed, unseen = heard.cpu_ns(function=".burn"), heard.cpu_ns(function="<not seen yet>")
+    assert placed >= used - NOT_SEEN_NS
+    assert placed + unseen <= 1.02 * used + 5_000_000

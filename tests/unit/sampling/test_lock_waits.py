@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from engine_kit import DEADLINE, Heard, look_until
-from lock_kit import held
+from lock_kit import fill_the_table, held
 
 from profiling_middleware.config import Settings
 from profiling_middleware.labels import CURRENT
@@ -223,12 +223,6 @@ def test_what_finds_no_room_is_counted(engine: Engine) -> None:
     engine.detach(heard)
     assert untold() == 0
     engine.detach(other)
-
-
-def fill_the_table(lock: Any) -> None:
-    """Each wait is in two functions that are seen nowhere else."""
-    for number in range(3_500):
-        exec(compile("\n" * number + "def f(): lock.acquire(timeout=0.000003)\nf()", "made", "exec"), {"lock": lock})
 
 
 def test_a_wait_is_where_it_was_when_the_numbers_of_stacks_have_begun_anew(native_engine: Engine) -> None:

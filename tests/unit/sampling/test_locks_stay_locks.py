@@ -94,12 +94,25 @@ def test_it_is_taken_and_released_by_what_its_type_has(lock: Any) -> None:
         assert stack.enter_context(lock) is True
         assert "unlocked" not in repr(lock)
     assert "unlocked" in repr(lock)
-    assert kind.acquire(lock) is True
-    kind.release(lock)
+    for arguments in ({}, {"blocking": False}, {"timeout": 1.0}):
+        assert kind.acquire(lock, **arguments) is True
+        kind.release(lock)
     assert kind.__enter__(lock) is True
     assert kind.__exit__(lock, None, None, None) is None
     assert "unlocked" in repr(lock)
     assert isinstance(lock, contextlib.AbstractContextManager)
+
+
+def test_to_ask_whether_a_method_is_there_does_nothing(lock: Any) -> None:
+    """As for callbacks that may be None."""
+    assert lock.acquire
+    assert lock.release
+    assert "unlocked" in repr(lock)
+    lock.acquire()
+    calls = [callback for callback in (lock.release, None) if callback]
+    assert calls == [lock.release]
+    calls[0]()
+    assert "unlocked" in repr(lock)
 
 
 def test_a_lock_says_whether_it_is_locked(observer: Observer) -> None:

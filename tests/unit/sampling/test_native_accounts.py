@@ -121,6 +121,25 @@ def test_a_thread_that_comes_and_only_waits_is_seen_where_it_waits(native_engine
     assert heard.wall_ns("latecomer", ".waits_for_the_end") >= passed - 200_000_000
 
 
+def test_a_stack_has_the_time_at_which_it_was_read(native_engine: Engine) -> None:
+    """Not that at which the look began: it may go on for long, and others move meanwhile."""
+    names = {f"worker-{number}" for number in range(20)}
+    workers = [Worker(name, lambda: None) for name in sorted(names)]
+    for worker in workers:
+        worker.begin.set()
+        assert worker.done.wait(DEADLINE)
+    native_engine.look()
+    # The first look is at everybody.
+    native_engine.attach(heard := Heard(wants_waits=True))
+    wait_for_looks(native_engine, 1)
+    native_engine.detach(heard)
+    for worker in workers:
+        worker.join()
+    first = {sample.thread.name: sample.time_ns for sample in reversed(heard.samples)}
+    times = [first[name] for name in names]
+    assert len(set(times)) == len(times)
+
+
 def test_who_lives_at_a_look_has_its_name_also_if_it_was_not_seen_beginning(native_engine: Engine) -> None:
     """A thread that begins while another one is being looked at is not enlisted: nobody waits for that."""
     native_engine.attach(heard := Heard())

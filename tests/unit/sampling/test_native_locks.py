@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import _thread
+import random
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -86,6 +88,52 @@ print(os.waitstatus_to_exitcode(status))
         options=("-W", "ignore::DeprecationWarning"),
     )
     assert (ran.stdout, ran.stderr, ran.returncode) == ("0\n", "", 0)
+
+
+SLOTS = 8_192
+"""Of csrc/waiters.c."""
+
+
+def slot_of(lock: object) -> int:
+    """Where it is looked for first."""
+    return ((id(lock) >> 4) * 0x9E3779B97F4A7C15 % (1 << 64) >> 40) % SLOTS
+
+
+def test_waits_for_locks_that_want_the_same_place_are_told_apart(native: Any) -> None:
+    """They end in another order than they began in, and some begin where others have just ended."""
+    locks = sorted((threading.Lock() for _ in range(20_000)), key=slot_of)
+    begin = max(range(len(locks) - 16), key=lambda first: slot_of(locks[first]) - slot_of(locks[first + 15]))
+    crowded = locks[begin : begin + 16]
+    assert slot_of(crowded[-1]) - slot_of(crowded[0]) < 16
+    random.Random(1).shuffle(crowded)
+    waited: dict[int, float] = {}
+
+    def wait(lock: Any) -> None:
+        began = time.monotonic_ns()
+        lock.acquire()
+        waited[threading.get_native_id()] = time.monotonic_ns() - began
+
+    for _ in range(2):
+        waits(native)
+        waited.clear()
+        threads = [threading.Thread(target=wait, args=(lock,)) for lock in crowded]
+        for lock in crowded:
+            lock.acquire()
+        for thread in threads:
+            thread.start()
+            time.sleep(0.002)
+        for lock in random.Random(2).sample(crowded, len(crowded)):
+            lock.release()
+        for thread in threads:
+            thread.join()
+        for lock in crowded:
+            lock.release()
+        native.discover(0)
+        found = native.drain()[4]
+        alone = [delay for is_release, _, _, _, times, delay, _, _ in found if not is_release and delay > 1e6]
+        ended = [delay for is_release, _, _, _, times, delay, _, _ in found if is_release and delay > 1e6]
+        assert sum(alone) == pytest.approx(sum(waited.values()), rel=0.05)
+        assert sum(ended) == pytest.approx(sum(waited.values()), rel=0.05)
 
 
 def test_what_was_summed_is_bounded(native: Any) -> None:

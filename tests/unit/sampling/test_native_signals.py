@@ -232,6 +232,19 @@ print(action())
     assert said == ["polling", "default" if handler.endswith("DFL") else "ignored"]
 
 
+def test_no_timer_is_armed_while_nobody_takes_its_signal(run_program: Callable[[str], list[str]]) -> None:
+    """Whatever the engine believes: it would be the end of the process."""
+    said = run_program("""
+from profiling_middleware.sampling import _native
+_native.discover(0)
+print(_native.set_period(1_000_000))
+burn(0.1)
+print(action())
+""")
+
+    assert said == ["0", "default"]
+
+
 def test_the_next_capture_takes_it_again_once_it_is_free(run_program: Callable[[str], list[str]]) -> None:
     said = run_program("""
 engine, heard = make_engine(Settings(engine="auto", max_overhead=1.0)), Heard()

@@ -6,6 +6,7 @@ import _thread
 import concurrent.futures
 import copy
 import gc
+import os
 import pickle
 import queue
 import signal
@@ -563,14 +564,21 @@ def test_what_was_waited_for_a_measured_lock_is_marked_in_what_looks_see(open_en
         for _ in range(2):
             lock.acquire(timeout=0.1)
         done.set()
+        os.read(seen, 1)  # what it waited for since the look before is told by one that still finds it
 
     lock.acquire()
     thread = threading.Thread(target=waits, name="waits")
-    thread.start()
-    assert begun.wait(DEADLINE)
-    look_until(engine, done)
+    seen, see = os.pipe()
+    try:
+        thread.start()
+        assert begun.wait(DEADLINE)
+        look_until(engine, done)
+        engine.look()
+    finally:
+        os.close(see)
+        thread.join(DEADLINE)
+        os.close(seen)
     engine.detach(heard)
-    thread.join(DEADLINE)
     told = sum(wait.delay_ns for wait in heard.lock_waits if wait.stack.frames[0].function.endswith(".waits"))
     marked = sum(sample.lock_ns for sample in heard.samples if sample.thread.name == "waits")
     assert told >= 190e6
