@@ -117,10 +117,14 @@ class WaitNames:
             known = self._waiting[stack] = waiting_function(stack)
         return known
 
+    def clear(self) -> None:
+        """Lets go of all stacks."""
+        self._kinds.clear()
+        self._waiting.clear()
+
     def _make_room(self) -> None:
         if len(self._kinds) + len(self._waiting) >= self._limit:
-            self._kinds.clear()
-            self._waiting.clear()
+            self.clear()
 
 
 def _only_for_work(frames: tuple[Frame, ...]) -> bool:

@@ -7,9 +7,9 @@ from profiling_middleware.captures.sources import Sources
 from profiling_middleware.model import Sample, ValueType
 
 _WALL = ValueType("wall", "nanoseconds")
-# Who waits does not run away, and waking up is most of what a look costs. With 1,000 looks a share of one half is right
+# Who waits does not run away, and waking up is most of what a look costs. With 600 looks a share of one half is right
 # within 2 percentage points (one standard deviation of a binomial), however long the capture is.
-_LOOKS, _LEAST_LOOKS_A_SECOND, _MOST_LOOKS_A_SECOND = 1_000, 5.0, 20.0
+_LOOKS, _LEAST_LOOKS_A_SECOND, _MOST_LOOKS_A_SECOND = 600, 5.0, 20.0
 
 
 def wall_capture(sources: Sources, seconds: float) -> SampledCapture:

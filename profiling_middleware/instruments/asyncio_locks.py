@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from profiling_middleware.contentions import ContentionEvents
+from profiling_middleware.coroutine_functions import marked_as_coroutine_function
 from profiling_middleware.failures import Failures
 from profiling_middleware.instruments import WaitListener
 from profiling_middleware.instruments.chains import parents, running_frames, suspended_frames
@@ -93,14 +94,16 @@ class AsyncioLocks:
 
     # -- what happens in the loops' threads ----------------------------------------------------------------------
 
-    async def _measured(self, operation: Operation, original: Wait, subject: Any, arguments: tuple[Any, ...]) -> Any:
+    async def _measured(
+        self, operation: Operation, original: Wait, subject: Any, arguments: tuple[Any, ...], named: dict[str, Any]
+    ) -> Any:
         wait = None
         try:
             wait = self._begun((id(subject), operation.key), sys._getframe(1))
         except Exception:
             self._failures.note()
         try:
-            return await original(subject, *arguments)
+            return await original(subject, *arguments, **named)
         finally:
             try:
                 if wait is not None:
@@ -141,18 +144,18 @@ class AsyncioLocks:
         wait = Contention(_this_thread(), self._stacks.of(frames), None, count, delay_ns, time_ns=time_ns)
         self._events.note(wait, CURRENT.get(None))
 
-    def _note_release(self, key: tuple[int, str]) -> None:
+    def _note_release(self, key: tuple[int, str], frame: Any) -> None:
         waited, waiter = self._table.take(key, time.monotonic_ns())
         fraction = self._events.choose_release() if waited else 0.0
         if waiter is None or not fraction:
             return
-        stack = self._stacks.take(sys._getframe(2)) or self._stacks.of(())
+        stack = self._stacks.take(frame) or self._stacks.of(())
         release = Contention(_this_thread(), stack, waiter, fraction, fraction * waited)
         self._events.note(release, CURRENT.get(None))
         self._table.released(key, release)
 
     def _waiter(self, frame: Any) -> Stack:
-        return self._stacks.of(running_frames(frame)[:1])
+        return self._stacks.of(running_frames(frame, most=1))
 
     MEASURING = _measured.__code__
     """Who has this on its stack is measured here."""
@@ -184,43 +187,67 @@ class AsyncioLocks:
         original: Wait = operation.owner.__dict__[operation.name]
         waits = operation.waits
 
+        def measured(subject: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> Coroutine[Any, Any, Any]:
+            coroutine: Any = self._measured(operation, original, subject, arguments, named)
+            # What tasks, tracebacks and warnings are told by.
+            coroutine.__name__, coroutine.__qualname__ = original.__name__, original.__qualname__
+            return coroutine  # type: ignore[no-any-return]
+
         @functools.wraps(original)
-        def method(subject: Any, /, *arguments: Any) -> Coroutine[Any, Any, Any]:
+        def method(subject: Any, /, *arguments: Any, **named: Any) -> Coroutine[Any, Any, Any]:
             try:
-                measures = self._listeners and waits(subject)
+                measures = waits(subject) and self._listeners
             except Exception:
                 self._failures.note()
                 measures = False
-            if not measures:
-                return original(subject, *arguments)
-            return self._measured(operation, original, subject, arguments)
+            return measured(subject, arguments, named) if measures else original(subject, *arguments, **named)
 
-        return _marked_as_coroutine_function(method)
+        @functools.wraps(original)
+        def plain(subject: Any, /) -> Coroutine[Any, Any, Any]:
+            # As `method`, for what takes no arguments: locks are taken without waiting all the time.
+            try:
+                measures = waits(subject) and self._listeners
+            except Exception:
+                self._failures.note()
+                measures = False
+            return measured(subject, (), {}) if measures else original(subject)
+
+        return marked_as_coroutine_function(plain if _takes_nothing(original) else method)
 
     def _ending_method(self, ending: Ending) -> Any:
         original: Callable[..., Any] = ending.owner.__dict__[ending.name]
         waited, keys = self._table.waited, ending.keys
 
-        @functools.wraps(original)
-        def method(subject: Any, /, *arguments: Any, **named: Any) -> Any:
+        def note(subject: Any) -> None:
             try:
-                if waited:
-                    for key in keys:
-                        if (id(subject), key) in waited:
-                            self._note_release((id(subject), key))
+                for key in keys:
+                    if (id(subject), key) in waited:
+                        self._note_release((id(subject), key), sys._getframe(2))
             except Exception:
                 self._failures.note()
+
+        @functools.wraps(original)
+        def method(subject: Any, /, *arguments: Any, **named: Any) -> Any:
+            if waited:
+                note(subject)
             return original(subject, *arguments, **named)
 
-        return method
+        @functools.wraps(original)
+        def plain(subject: Any, /) -> Any:
+            # As `method`, for what takes no arguments: servers call these for each request.
+            if waited:
+                note(subject)
+            return original(subject)
+
+        return plain if _takes_nothing(original) else method
 
 
-def _marked_as_coroutine_function(method: Any) -> Any:
-    """As `async def` would be: frameworks ask."""
-    if sys.version_info >= (3, 12):
-        return inspect.markcoroutinefunction(method)
-    method._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
-    return method
+def _takes_nothing(method: Callable[..., Any]) -> bool:
+    """Whether it is a function of Python's that has no argument but its subject."""
+    code = getattr(method, "__code__", None)
+    if code is None or code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS):
+        return False
+    return bool(code.co_argcount == 1 and code.co_kwonlyargcount == 0)
 
 
 def _this_thread() -> Thread:

@@ -30,10 +30,13 @@ def suspended_frames(task: asyncio.Task[Any]) -> list[FrameType]:
     return frames
 
 
-def running_frames(frame: FrameType | None) -> list[FrameType]:
-    """Of the task that runs now and has called this, leaf first, from `frame` on: what would wait if it did."""
+def running_frames(frame: FrameType | None, most: int = _DEEPEST) -> list[FrameType]:
+    """Of the task that runs now and has called this, leaf first, from `frame` on: what would wait if it did.
+
+    Python makes an object of each: no more than are needed.
+    """
     frames: list[FrameType] = []
-    while frame is not None and frame.f_code.co_flags & _SUSPENDABLE and len(frames) < _DEEPEST:
+    while frame is not None and frame.f_code.co_flags & _SUSPENDABLE and len(frames) < most:
         frames.append(frame)
         frame = frame.f_back
     return frames

@@ -64,28 +64,11 @@ class ProfilingMiddleware:
         if passes:
             await self.app(scope, receive, send)
             return
-        kind = scope.get("type")
-        if kind == "lifespan" and self._refused is not None:
-            await receive()
-            await send({"type": "lifespan.startup.failed", "message": f"profiling: {self._refused}"})
-        elif kind == "lifespan":
-            await self.app(scope, receive, _LifespanSend(self, send))
-        elif self._is_for_us(scope):
-            await self._answer(scope, receive, send)
-        else:
-            await self._serve(scope, receive, send)
-
-    def _is_for_us(self, scope: Scope) -> bool:
-        """Whether the routes are asked. Starts the profiler, if that is still to be done."""
-        try:
-            self._start()
-            return scope.get("type") == "http" and PREFIX in scope["path"] and is_admin_path(route_path(scope))
-        except Exception:
-            self._service.failures.note()
-            return False
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves a request that is labelled and traced, if it can be: whatever fails in that goes no further."""
+        if self._is_for_us(scope):
+            await self._handle(scope, receive, send)
+            return
+        # A request that is labelled and traced, if it can be: whatever fails in that goes no further. Here and not in a
+        # method of its own, as each await of the application would go through that, too.
         service, token, entered, span = self._service, None, None, None
         try:
             make, spans, resolve = service.label_maker, service.spans, service.endpoints.of_asgi
@@ -113,6 +96,28 @@ class ProfilingMiddleware:
                     end_work(token)
             except Exception:
                 service.failures.note()
+
+    def _is_for_us(self, scope: Scope) -> bool:
+        """Whether it is the lifespan, or the routes are asked. Starts the profiler if no lifespan has done so."""
+        try:
+            kind = scope.get("type")
+            if kind == "lifespan":
+                return True
+            if not self._started:
+                self._start()
+            return kind == "http" and PREFIX in scope["path"] and is_admin_path(route_path(scope))
+        except Exception:
+            self._service.failures.note()
+            return False
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("type") != "lifespan":
+            await self._answer(scope, receive, send)
+        elif self._refused is not None:
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": f"profiling: {self._refused}"})
+        else:
+            await self.app(scope, receive, _LifespanSend(self, send))
 
     def _what_to_look_for(self) -> str:
         # While profiling is off one comparison is all that a request pays. Otherwise, or while there is something to do

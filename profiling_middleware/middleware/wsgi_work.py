@@ -32,12 +32,12 @@ class Work:
         span = self._span = spans.begin(resolve, environ)
         self.tokens.append(spans.enter(span))
 
-        def noting(status: str, headers: list[tuple[str, str]], *rest: Any) -> Callable[[bytes], object]:
+        def noting(*arguments: Any, **named: Any) -> Callable[[bytes], object]:
             try:
-                span.note_status(status)
+                span.note_status(arguments[0] if arguments else named["status"])
             except Exception:
                 self.failures.note()
-            return start_response(status, headers, *rest)
+            return start_response(*arguments, **named)
 
         return noting
 
@@ -66,11 +66,19 @@ class ObservedBody:
         self._body, self._work = body, work
 
     def __iter__(self) -> Iterator[bytes]:
+        self._begins()
+        return iter(self._body)
+
+    def __next__(self) -> bytes:
+        # Of a body that is an iterator: a middleware around this one may take the first part itself.
+        self._begins()
+        return next(self._body)  # type: ignore[call-overload, no-any-return]
+
+    def _begins(self) -> None:
         try:
             self._work.first_byte()
         except Exception:
             self._work.failures.note()
-        return iter(self._body)
 
     def close(self) -> None:
         try:
@@ -85,6 +93,8 @@ class ObservedBody:
 
 
 def is_whole(body: Iterable[bytes], environ: WSGIEnvironment) -> bool:
-    """Whether nothing of it is still to be made, or the server has its own way with it."""
+    """Whether nothing of it is still to be made, or the server has its own way with it: its length, or its file."""
     wrapper = environ.get("wsgi.file_wrapper")
-    return isinstance(body, list | tuple) or (isinstance(wrapper, type) and isinstance(body, wrapper))
+    if isinstance(wrapper, type):
+        return hasattr(body, "__len__") or isinstance(body, wrapper)
+    return hasattr(body, "__len__") or (wrapper is not None and hasattr(body, "fileno"))

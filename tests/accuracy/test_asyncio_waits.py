@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -35,6 +36,8 @@ LOOPS = pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_e
 
 def collect(main: Callable[[], Coroutine[Any, Any, object]], factory: Factory = asyncio.new_event_loop) -> Collected:
     """What is collected while this runs, in a loop on this thread, looked at from another one."""
+    # Ended tasks of other tests would be among those that are looked at, so that each stood for many.
+    gc.collect()
     collector, instruments, done = Collector(20.0, EngineReport()), make_instruments(), threading.Event()
     for instrument in instruments:
         instrument.attach(collector)

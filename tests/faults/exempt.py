@@ -13,7 +13,7 @@ _MIDDLEWARE = (
     "middleware.asgi:ProfilingMiddleware.__init__",
     "middleware.asgi:ProfilingMiddleware.__call__",
     "middleware.asgi:ProfilingMiddleware._is_for_us",  # a part of __call__
-    "middleware.asgi:ProfilingMiddleware._serve",  # likewise
+    "middleware.asgi:ProfilingMiddleware._handle",  # likewise
     "middleware.asgi:_LifespanSend.__init__",  # likewise
     "middleware.asgi:_LifespanSend.__call__",
     "middleware.wsgi:WSGIProfilingMiddleware.__init__",
@@ -22,14 +22,20 @@ _MIDDLEWARE = (
     "middleware.wsgi:WSGIProfilingMiddleware._serve",  # likewise
     "middleware.wsgi_work:Work.trace.<locals>.noting",  # the application's start_response
     "middleware.wsgi_work:ObservedBody.__iter__",
+    "middleware.wsgi_work:ObservedBody.__next__",
+    "middleware.wsgi_work:ObservedBody._begins",  # a part of both
     "middleware.wsgi_work:ObservedBody.close",
     "tracing.requests:RequestSpan.send",
 )
 # What stands in the place of methods of asyncio, anyio, concurrent.futures and threading while somebody listens.
 _REPLACEMENTS = (
     "instruments.asyncio_locks:AsyncioLocks._waiting_method.<locals>.method",
+    "instruments.asyncio_locks:AsyncioLocks._waiting_method.<locals>.plain",
+    "instruments.asyncio_locks:AsyncioLocks._waiting_method.<locals>.measured",  # a part of both
     "instruments.asyncio_locks:AsyncioLocks._measured",
     "instruments.asyncio_locks:AsyncioLocks._ending_method.<locals>.method",
+    "instruments.asyncio_locks:AsyncioLocks._ending_method.<locals>.plain",
+    "instruments.asyncio_locks:AsyncioLocks._ending_method.<locals>.note",  # their guard
     "tracing.executors:ExecutorWork._replace_work_item.<locals>.init",
     "tracing.executors:ExecutorWork._replace_work_item.<locals>.run",
     "tracing.executors:ExecutorWork._run_sync.<locals>.run_sync",

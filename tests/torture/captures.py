@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import time
 from concurrent.futures import Future
 from queue import Queue
 
 from profiling_middleware import parts
-from profiling_middleware.model import Profile
+from profiling_middleware.model import Profile, Trace
 from profiling_middleware.pipeline import Pipeline, Request, Result
 from profiling_middleware.profiler import Profiler
 from profiling_middleware.recording import CaptureCancelled, Recording, TooManyCaptures
@@ -19,6 +20,8 @@ from torture.stage import Stage
 _ENCODED = 20
 """Of so many profiles one is encoded as well, read again, and compared."""
 _SECONDS = 60.0
+PROFILES: tuple[tuple[str, ...], ...] = (("cpu",), ("wall",), ("cpu", "wall"), ("block", "mutex"), ("cpu", "block"))
+TRACES: tuple[tuple[str, ...], ...] = (("trace",), ("cpu", "trace"), ("wall", "block", "mutex", "trace"))
 _MOST_WAITING = 16
 
 _numbers = itertools.count(1)
@@ -30,7 +33,13 @@ class CheckedPipeline(Pipeline):
     checker: Checker
     waiting: Queue[Profile | None]
 
-    def submit(self, profile: Profile, request: Request, result: Future[Result]) -> None:  # called by the library
+    def submit(
+        self, profile: Profile | Trace, request: Request, result: Future[Result]
+    ) -> None:  # called by the library
+        if isinstance(profile, Trace):
+            result.add_done_callback(lambda done: _check_trace(self.checker, done))
+            super().submit(profile, request, result)
+            return
         # Not here: this is the timer's thread, and beginnings and ends of captures would wait.
         self.waiting.put(profile)
         if next(_numbers) % _ENCODED == 0:
@@ -86,8 +95,15 @@ def _compare(checker: Checker, profile: Profile, done: Future[Result]) -> None:
         checker.note("encoded as something else", f"{len(said)} samples, {len(meant)} meant")
 
 
-def captures(stage: Stage, profiler: Profiler) -> None:  # called by the library
-    """Up to eight at once, of all kinds, mostly overlapping; some are ended early, some cancelled, sometimes none runs."""
+def _check_trace(checker: Checker, done: Future[Result]) -> None:
+    if done.exception() is not None:
+        checker.note("no trace", str(done.exception()))
+    elif not gzip.decompress(done.result().artifact.read()):
+        checker.note("an empty trace", done.result().artifact.key)
+
+
+def captures(stage: Stage, profiler: Profiler, kinds: tuple[tuple[str, ...], ...]) -> None:  # called by the library
+    """Up to eight at once, of these kinds, mostly overlapping; some are ended early, some cancelled, sometimes none runs."""
     random = stage.random("captures")
     running: list[Recording] = []
     while not stage.wait(random.choice((0.0, 0.05, 0.3))):
@@ -95,9 +111,10 @@ def captures(stage: Stage, profiler: Profiler) -> None:  # called by the library
         if random.random() < 0.05:
             finish(stage, running)
             stage.done["pauses without a capture"] += 1
-        for kind in random.choice((("cpu",), ("wall",), ("cpu", "wall"), ("block", "mutex"), ("cpu", "block"))):
+        for kind in random.choice(kinds):
+            seconds, full = random.choice((0.05, 0.5, 2.0)), kind == "trace" and random.random() < 0.5
             try:
-                running.append(profiler.record(kind, random.choice((0.05, 0.5, 2.0)), upload=False))
+                running.append(profiler.record(kind, seconds, upload=False, full=full))
                 stage.done[f"captures ({kind})"] += 1
             except TooManyCaptures:
                 stage.wait(0.1)

@@ -18,7 +18,16 @@ import profiling_middleware
 from profiling_middleware.config import Settings
 from profiling_middleware.profiler import Profiler
 from profiling_middleware.sampling import native as native_module
-from torture.captures import captures, check_waiting, install, stop_checking, wait_for_all_checks, wait_for_checks
+from torture.captures import (
+    PROFILES,
+    TRACES,
+    captures,
+    check_waiting,
+    install,
+    stop_checking,
+    wait_for_all_checks,
+    wait_for_checks,
+)
 from torture.checker import Checker
 from torture.families import Families
 from torture.resources import Memory, Usage, settled, usage
@@ -35,6 +44,7 @@ _END_SECONDS = 60.0
 _RESTARTS = 1000
 _QUIET_ROUNDS, _A_ROUND = 6, 50
 _MOST_BLOCKS_KEPT = 0.8
+_MOST_NONES_LESS = 2_000
 
 
 def main() -> int:
@@ -64,6 +74,7 @@ class Run:
         self._storm = Storm(native_module._native)
         native_module._native = self._storm  # type: ignore[assignment]
         self._memory = Memory()
+        self._nones = sys.getrefcount(None)
         Families.shared(directory, 24)
 
     def run(self) -> int:
@@ -79,10 +90,11 @@ class Run:
     def _run(self) -> tuple[Usage, Usage, float]:
         seconds = self._arguments.seconds
         signal.signal(signal.SIGALRM, on_alarm)
-        self._rush(seconds * 0.1, Memory())
+        # What traces take for a moment comes and goes: no memory is told by it.
+        self._rush(seconds * 0.2, Memory(), TRACES + PROFILES)
         self._restart(20)
         before = settled(usage(), 1.0)
-        self._rush(seconds * 0.75, self._memory)
+        self._rush(seconds * 0.65, self._memory, PROFILES)
         self._restart_in_a_rush(_RESTARTS)
         kept = self._restart_in_quiet(_QUIET_ROUNDS)
         return before, settled(before, 10.0), kept
@@ -90,11 +102,11 @@ class Run:
     def _new_stage(self) -> Stage:
         return Stage(seed=self._arguments.seed, directory=self._directory, engine=self._arguments.engine)
 
-    def _rush(self, seconds: float, memory: Memory) -> None:
+    def _rush(self, seconds: float, memory: Memory, kinds: tuple[tuple[str, ...], ...]) -> None:
         """All works at once, and captures beginning and ending all the time."""
         stage = self._begin()
         threads = self._start_works(stage)
-        recorder = threading.Thread(target=captures, args=(stage, self._profiler), name="recorder")
+        recorder = threading.Thread(target=captures, args=(stage, self._profiler, kinds), name="recorder")
         recorder.start()
         random, families, until = stage.random("main"), Families.shared(self._directory), time.monotonic() + seconds
         signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
@@ -187,6 +199,8 @@ class Run:
             failures.append(f"{subjects} labels were kept")
         if kept > _MOST_BLOCKS_KEPT:
             failures.append("starts and stops keep memory")
+        if (nones := self._nones - sys.getrefcount(None)) > _MOST_NONES_LESS:
+            failures.append(f"{nones} references to None were given back that nobody had")
         failures += [f"never seen: {name}" for name in self._missing()]
         for failure in failures:
             print("FAILED:", failure)

@@ -73,6 +73,69 @@ def test_a_method_that_somebody_else_has_replaced_meanwhile_is_left_to_them(
     assert event.is_set()
 
 
+def test_arguments_are_passed_on_by_name_too(locks: AsyncioLocks, heard: Heard) -> None:
+    async def main() -> list[int]:
+        queue: asyncio.Queue[int] = asyncio.Queue(maxsize=1)
+        await queue.put(item=1)  # needs not wait
+        waits = asyncio.create_task(queue.put(item=2))
+        await asyncio.sleep(0.001)
+        got = [await queue.get()]
+        await waits
+        got.append(await queue.get())
+        queue.put_nowait(item=3)
+        return [*got, queue.get_nowait()]
+
+    assert asyncio.run(main()) == [1, 2, 3]
+    locks.flush()
+    assert [wait.times for wait in heard.contentions if wait.waiter is None] == [1]
+
+
+def test_a_task_that_waits_has_the_originals_name(locks: AsyncioLocks) -> None:
+    async def main() -> str:
+        task = asyncio.create_task(asyncio.Queue[int]().get())
+        await asyncio.sleep(0)
+        named = repr(task)
+        task.cancel()
+        return named
+
+    assert "coro=<Queue.get() running at" in asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["any", "named", "default"])
+def test_a_method_that_somebody_else_has_replaced_before_gets_its_arguments(
+    kind: str, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the original takes none, theirs may."""
+    original, got = asyncio.Event.set, []
+
+    def takes_any(event: asyncio.Event, *why: str) -> None:
+        got.extend(why)
+        original(event)
+
+    def takes_named(event: asyncio.Event, *, why: str = "") -> None:
+        takes_any(event, why)
+
+    def takes_default(event: asyncio.Event, why: str = "") -> None:
+        takes_any(event, why)
+
+    theirs = {"any": takes_any, "named": takes_named, "default": takes_default}[kind]
+    monkeypatch.setattr(asyncio.Event, "set", theirs)
+    locks = AsyncioLocks()
+    locks.attach(heard)
+    try:
+        event: Any = asyncio.Event()
+        assert asyncio.Event.set is not theirs
+        if kind == "named":
+            event.set(why="done")
+        else:
+            event.set("done")
+    finally:
+        locks.close()
+    assert got == ["done"]
+    assert event.is_set()
+    assert asyncio.Event.set is theirs
+
+
 def test_they_look_like_the_originals(locks: AsyncioLocks) -> None:
     assert inspect.iscoroutinefunction(asyncio.Lock.acquire) or asyncio.iscoroutinefunction(asyncio.Lock.acquire)
     assert asyncio.Lock.acquire.__name__ == "acquire"

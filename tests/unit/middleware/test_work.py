@@ -18,12 +18,15 @@ from starlette.routing import Mount, Route, Router, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from profiling_middleware.config import Settings
+from profiling_middleware.failures import Failures
 from profiling_middleware.labels import CURRENT, Labels, Resolve, end_work
 from profiling_middleware.middleware import work
 from profiling_middleware.middleware.asgi import ProfilingMiddleware
 from profiling_middleware.middleware.work import Endpoints
 from profiling_middleware.middleware.wsgi import WSGIProfilingMiddleware
+from profiling_middleware.middleware.wsgi_work import Work as WSGIWork
 from profiling_middleware.model import Label
+from profiling_middleware.tracing.requests import RequestSpans
 
 pytestmark = pytest.mark.usefixtures("service_has_ended")
 
@@ -483,6 +486,31 @@ def run_alone(function: Callable[[], object]) -> object:
     return contextvars.Context().run(function)
 
 
+def test_what_a_traced_application_starts_its_answer_with_is_handed_on() -> None:
+    """PEP 3333 names the third argument, and applications do."""
+    calls: list[tuple[Any, Any]] = []
+
+    def start(*arguments: Any, **named: Any) -> Any:
+        calls.append((arguments, named))
+        return calls.append
+
+    def serve() -> None:
+        spans = RequestSpans()
+        request = WSGIWork(spans, Failures())
+        noting: Any = request.trace(spans, lambda subject: None, environ(), start)
+        assert noting("200 OK", [], None) == calls.append
+        noting("500 Oops", [], exc_info="error")
+        noting(status="404 Not Found", headers=[])
+        request.end()
+
+    run_alone(serve)
+    assert calls == [
+        (("200 OK", [], None), {}),
+        (("500 Oops", []), {"exc_info": "error"}),
+        ((), {"status": "404 Not Found", "headers": []}),
+    ]
+
+
 @pytest.mark.parametrize("kind", [list, tuple])
 def test_a_body_that_is_there_is_handed_on_as_it_is(
     labelled_wsgi: Callable[[Any], Any], kind: Callable[[list[bytes]], Any]
@@ -506,6 +534,38 @@ def test_a_file_that_the_server_can_send_by_itself_is_handed_on_as_it_is(labelle
         answer = labelled_wsgi(lambda environ, start_response: body)
         assert answer(environ(**{"wsgi.file_wrapper": Wrapper}), start_response) is body
         assert labels_now() == "nobody's"
+
+    run_alone(serve)
+
+
+class Measured(Body):
+    def __len__(self) -> int:
+        return 1
+
+
+class File(Body):
+    def fileno(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize("body", [Measured(), File()])
+def test_a_body_that_the_server_asks_something_is_handed_on_as_it_is(
+    body: Body, labelled_wsgi: Callable[[Any], Any]
+) -> None:
+    """How long it is, or which file it is of: not every `file_wrapper` is a type."""
+
+    def serve() -> None:
+        answer = labelled_wsgi(lambda environ, start_response: body)
+        assert answer(environ(**{"wsgi.file_wrapper": lambda file: file}), start_response) is body
+
+    run_alone(serve)
+
+
+def test_a_middleware_around_it_may_take_the_first_part(labelled_wsgi: Callable[[Any], Any]) -> None:
+    def serve() -> None:
+        answer = labelled_wsgi(lambda environ, start_response: iter([b"a", b"b"]))(environ(), start_response)
+        assert next(answer) == b"a"
+        assert list(answer) == [b"b"]
 
     run_alone(serve)
 
