@@ -12,7 +12,8 @@ service pays once a window is not in a slice: opening and closing the capture, t
 seconds, in which every function's name is learnt.
 
 With `--pinned` a yardstick (service/yardstick.py) runs on the service's core, and what a request costs is also told as
-a multiple of the yardstick's pieces in the same slice: that is the figure to go by on a shared machine.
+a multiple of the yardstick's pieces in the same slice: that is the figure to go by on a shared machine, if the
+yardstick takes as long with the profiler as without. If it does not, neither figure is more than a bound.
 
 What a peer leaves in the process when it is switched off (patched modules) is in both sides. pyinstrument and py-spy
 are not measured: the one has to be started on the event loop's own thread, the other is another process.
@@ -24,6 +25,7 @@ import argparse
 import asyncio
 import math
 import os
+import random
 import statistics
 import time
 from collections.abc import Sequence
@@ -44,6 +46,7 @@ _FIRST_SECONDS = 2.2
 # As a periodic window announces itself: how often a capture looks depends on how long it will be.
 _WINDOW_SECONDS = 120.0
 _SLICES_AT_ONCE = 4
+_LONGEST_PAUSE_SECONDS = 4.0
 _RESAMPLES = 300
 
 
@@ -103,6 +106,8 @@ class _Bench:
     def pairs(self, name: str) -> tuple[Pair, Pair]:
         """Off, on, on, off."""
         service, seconds = self._service, self._options.seconds
+        # What the machine does besides every so many seconds must not fall on the same one of the slices each time.
+        self.slice(random.uniform(0.1, _LONGEST_PAUSE_SECONDS))
         off_before = self.slice(seconds)
         began = service.cpu_ns()
         service.on(name, _WINDOW_SECONDS if name.startswith("capture") else _FIRST_SECONDS + 3 * seconds)
