@@ -13,7 +13,9 @@ seconds, in which every function's name is learnt.
 
 With `--pinned` a yardstick (service/yardstick.py) runs on the service's core, and what a request costs is also told as
 a multiple of the yardstick's pieces in the same slice: that is the figure to go by on a shared machine, if the
-yardstick takes as long with the profiler as without. If it does not, neither figure is more than a bound.
+yardstick takes as long with the profiler as without. If it does not, neither figure is more than a bound. It comes in
+between 50 times a second; `--without-yardstick` leaves the core to the service, as a service has it, and takes more
+slices for as much.
 
 What a peer leaves in the process when it is switched off (patched modules) is in both sides. pyinstrument and py-spy
 are not measured: the one has to be started on the event loop's own thread, the other is another process.
@@ -87,13 +89,14 @@ def main() -> None:
         name = f"capture {options.kinds}" if engine else profiler
         with ExitStack() as stack:
             service = stack.enter_context(Service(serve=True, rate=options.rate, engine=engine, pinned=options.pinned))
-            yardstick = stack.enter_context(Yardstick(PINNED_CORE)) if options.pinned else None
+            measures = options.pinned and not options.without_yardstick
+            yardstick = stack.enter_context(Yardstick(PINNED_CORE)) if measures else None
             bench = _Bench(service, yardstick, options)
             bench.pairs(name)  # now everything is loaded, and off
             measured: list[Pair] = []
             for _ in range(math.ceil(slices[number > 0] / _SLICES_AT_ONCE)):
                 measured += bench.pairs(name)
-        _report(f"{engine} {options.kinds}" if engine else profiler, measured, pinned=options.pinned)
+        _report(f"{engine} {options.kinds}" if engine else profiler, measured, by_yardstick=measures)
 
 
 class _Bench:
@@ -167,14 +170,14 @@ def _percentile(values: list[float], share: float) -> float:
     return values[max(0, math.ceil(share * len(values)) - 1)]
 
 
-def _report(name: str, pairs: Sequence[Pair], *, pinned: bool) -> None:
+def _report(name: str, pairs: Sequence[Pair], *, by_yardstick: bool) -> None:
     cpu = bootstrap(pairs, cpu_ratio)
     off = statistics.median(pair.off.cpu_ms for pair in pairs)
     requests = sum(len(pair.on.latencies) for pair in pairs)
     failures = sum(pair.on.failures + pair.off.failures for pair in pairs)
     print(f"{name}: {requests} requests each way, {failures} failed or not sent; ratios (95 % interval)")
     print(f"  CPU of a request {cpu.text()}, {off:.2f} ms without")
-    if pinned:
+    if by_yardstick:
         yardstick = bootstrap(pairs, yardstick_ratio).text()
         print(f"  by the yardstick {bootstrap(pairs, cpu_ratio_by_yardstick).text()}, which itself took {yardstick}")
     for share in (0.5, 0.99):
@@ -194,6 +197,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--load", type=float, default=120.0, help="requests a second")
     parser.add_argument("--without", type=lambda text: text.split(","), default=[], help="paths that are not asked for")
     parser.add_argument("--pinned", action="store_true", help="the service has a core of its own, and no other")
+    parser.add_argument("--without-yardstick", action="store_true", help="with --pinned: it is left out")
     parser.add_argument(
         "--kinds", default="cpu+wall", help="what an engine of this project captures; trace-full: everything"
     )
