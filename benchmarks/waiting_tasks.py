@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import statistics
 import threading
 import time
@@ -50,20 +51,18 @@ async def _measure(count: int, seconds: float) -> None:
     await asyncio.sleep(0.5)
     instrument, collector = AsyncioTasks(), Collector(looks_a_second(seconds), EngineReport())
     off = await _delays(seconds)
-    done, longest = threading.Event(), [0]
+    looker = Looker(instrument)
     instrument.attach(collector)
-    looker = threading.Thread(target=_look, args=(instrument, done, longest))
     looker.start()
     on = await _delays(seconds)
-    done.set()
-    looker.join()
+    looker.end()
     instrument.detach(collector)
     for name, delays in (("without", off), ("with", on)):
         cuts = statistics.quantiles(delays, n=1000)
         print(
             f"{name:8} a 1 ms timer is late by: median {cuts[499]:.2f}, 99 % {cuts[989]:.2f}, 99.9 % {cuts[998]:.2f} ms"
         )
-    print(f"looks: {instrument.cost_ns / 1e9 / seconds:.3%} of a core, the longest {longest[0] / 1e6:.2f} ms of CPU")
+    print(f"looks: {instrument.cost_ns / 1e9 / seconds:.3%} of a core; {looker.told()}")
     sums = dict.fromkeys(_SHARES, 0.0)
     for (frames, _), (_, delay) in collector.collected().block.items():
         for name in sums:
@@ -76,13 +75,58 @@ async def _measure(count: int, seconds: float) -> None:
         task.cancel()
 
 
-def _look(instrument: AsyncioTasks, done: threading.Event, longest: list[int]) -> None:
-    while True:
-        before = time.thread_time_ns()
-        pause = instrument.look()
-        longest[0] = max(longest[0], time.thread_time_ns() - before)
-        if done.wait(pause):
+class Looker(threading.Thread):
+    """Looks until it is told to end, and keeps what each look has cost.
+
+    Ten thousand tasks are also what a full garbage collection goes through, some 10 ms, whoever makes the object that
+    is one too many: told apart, since it is then over for everyone.
+    """
+
+    def __init__(self, instrument: AsyncioTasks) -> None:
+        super().__init__()
+        self._instrument = instrument
+        self._done = threading.Event()
+        self._costs: list[int] = []
+        self._collections: list[int] = []
+        self._collected_ns = self._collection_began = 0
+
+    def run(self) -> None:
+        gc.callbacks.append(self._note)
+        try:
+            pause: float | None = 0.0
+            while not self._done.wait(pause):
+                began, self._collected_ns = time.thread_time_ns(), 0
+                pause = self._instrument.look()
+                self._costs.append(time.thread_time_ns() - began - self._collected_ns)
+        finally:
+            gc.callbacks.remove(self._note)
+
+    def end(self) -> None:
+        """Returns when the last look is over."""
+        self._done.set()
+        self.join()
+
+    def told(self) -> str:
+        """The figures, in words."""
+        costs = sorted(self._costs)
+        longest = ", ".join(f"{cost / 1e6:.2f}" for cost in costs[-3:])
+        collections = f"; {len(self._collections)} collections in them" if self._collections else ""
+        if self._collections:
+            collections += f", not counted, the longest {max(self._collections) / 1e6:.2f} ms"
+        return (
+            f"{len(costs)} looks, median {statistics.median(costs) / 1e6:.2f} ms of CPU, the longest {longest}"
+            + collections
+        )
+
+    def _note(self, phase: str, _: dict[str, int]) -> None:
+        if threading.current_thread() is not self:
             return
+        if phase == "start":
+            self._collection_began = time.thread_time_ns()
+        else:
+            took = time.thread_time_ns() - self._collection_began
+            self._collected_ns += took
+            self._collections.append(took)
 
 
 async def _delays(seconds: float) -> list[float]:

@@ -39,6 +39,11 @@ class Lane:
             self._kept = False
             self._changed.notify_all()
 
+    @property
+    def has_thread(self) -> bool:
+        """Not while there is nothing to do, nor at exit since Python 3.12: jobs are done by who drains the lane."""
+        return self._thread is not None
+
     def submit(self, job: Job) -> bool:
         """Queues a job; False when the queue is full and the job was not taken."""
         with self._changed:

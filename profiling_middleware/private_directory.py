@@ -96,6 +96,11 @@ class PrivateDirectory:
         """Names that were given are on disk when this returns."""
         os.fsync(self._open_descriptor)
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether somebody has removed it. It may be there again, as another one."""
+        return self._descriptor is not None and not os.fstat(self._descriptor).st_nlink
+
     def close(self) -> None:
         """From now on every method raises."""
         descriptor, self._descriptor = self._descriptor, None

@@ -14,7 +14,8 @@ from profiling_middleware.model import Artifact
 from profiling_middleware.stores import KeyTaken, Store, StoreError
 from profiling_middleware.units import format_size
 from profiling_middleware.upload_counts import StoredCapture, UploadCounts
-from profiling_middleware.waiting.backlog import Backlog, Lost
+from profiling_middleware.waiting.backlog import Backlog
+from profiling_middleware.waiting.lost import Lost
 
 _FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS = 5.0, 300.0
 # Workers that end leave captures to the others: so often it is looked for them, whenever a capture comes.
@@ -38,7 +39,9 @@ class Uploads:
         self._failed_rounds = 0
         self._backing_off = False
         self._closing = False
+        self._give_up_at: float | None = None
         self._given_up: set[str] = set()
+        """What has failed in this round."""
         self._in_vain = False
         self._adopted_at: float | None = None
 
@@ -75,18 +78,16 @@ class Uploads:
 
     def finish(self, timeout: float) -> None:
         """Tries once more, for `timeout` seconds: what is not in the spool is given up then."""
-        self._closing = True
+        self._closing, self._give_up_at = True, time.monotonic() + timeout
         self._lane.release()
         self._lane.submit(self._last_round)
         finished = self._lane.drain(timeout)
         count, _size = self.waiting
-        lost = self._backlog.close()
-        reason = "the store refused it" if finished else "the store did not answer in time"
+        lost, place = self._backlog.close(), self._backlog.spool_place
+        reason = "the store refused it" if finished and not self._is_over() else "the store did not answer in time"
         self._report_lost(one._replace(reason=f"{one.reason} and {reason}") for one in lost)
         if count > len(lost):
-            self._logger.warning(
-                "profiling: %d captures wait in %s for the next start", count - len(lost), self._backlog.place
-            )
+            self._logger.warning("profiling: %d captures wait in %s for the next start", count - len(lost), place)
 
     def keep_thread(self) -> None:
         """See `Lane.keep`."""
@@ -131,22 +132,27 @@ class Uploads:
         self._lane.submit(self._round)
 
     def _round(self) -> None:
-        """Puts what waits until one fails: the others would only meet the same fault."""
+        """Puts what waits until one fails for a reason that the others would meet as well."""
         if self._backing_off and not self._closing:
             return
+        if not self._closing:
+            self._given_up.clear()
+        elif not self._lane.has_thread:
+            self._in_vain = True  # the process waits for each try, and what is in the spool is safe
         self._adopt()
-        while (artifact := self._next()) is not None:
+        while not self._is_over() and (artifact := self._next()) is not None:
             started = time.monotonic()
             try:
                 key = self._put(artifact)
             except Exception as error:
                 safe = self._backlog.is_safe(artifact)
                 self._failed(artifact, error, time.monotonic() - started)
-                if not self._closing:
-                    return
-                # What is in the spool need not try again; the others have no other chance.
-                self._in_vain = self._in_vain or safe
                 self._given_up.add(artifact.info.capture_id)
+                is_its_own = isinstance(error, StoreError) and error.of_capture
+                if not self._closing and not is_its_own:
+                    break
+                # What is in the spool need not try again; the others have no other chance.
+                self._in_vain = self._in_vain or (self._closing and safe and not is_its_own)
             else:
                 self._stored(artifact, key, time.monotonic() - started)
 
@@ -154,6 +160,10 @@ class Uploads:
         # Whatever a round before this one has met: everything that would be lost gets its last try.
         self._given_up.clear()
         self._round()
+
+    def _is_over(self) -> bool:
+        """Whether the time is up: where there is no thread at exit, the process waits for each try."""
+        return self._give_up_at is not None and time.monotonic() >= self._give_up_at
 
     def _next(self) -> Artifact | None:
         artifact, lost = self._backlog.take(safe=not self._in_vain)
@@ -210,7 +220,7 @@ class Uploads:
             self._backlog.place,
             outlook,
         )
-        if not self._closing:
+        if not self._closing and not self._backing_off:
             self._backing_off = True
             self._call_later(retry, self._retry)
 
@@ -224,7 +234,7 @@ class Uploads:
         return reason
 
     def _report_lost(self, lost: Iterable[Lost]) -> None:
-        for name, reason in lost:
+        for one in lost:
             self.counts.dropped += 1
-            self.failures.note("lost", reason)
-            self._logger.error("profiling: LOST %s: %s", name, reason)
+            self.failures.note("lost", one.reason)
+            self._logger.error("profiling: LOST %s: %s", one.name, one.reason)

@@ -10,10 +10,14 @@ from profiling_middleware.model import Body, CaptureInfo
 class StoreError(Exception):
     """A capture could not be stored. The message is for the operator: what failed, and what would mend it."""
 
-    def __init__(self, message: str, *, brief: str | None = None) -> None:
-        """`brief` is what the log says from the second time on, of what goes on until an operator mends it."""
+    def __init__(self, message: str, *, brief: str | None = None, of_capture: bool = False) -> None:
+        """`brief` is what the log says from the second time on, of what goes on until an operator mends it.
+
+        `of_capture`: it is this capture that is refused, such as for its size, and others may be taken.
+        """
         super().__init__(message)
         self.brief = brief
+        self.of_capture = of_capture
 
 
 class KeyTaken(Exception):  # noqa: N818 - not an error: another process was first, or an answer was lost

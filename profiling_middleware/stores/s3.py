@@ -35,9 +35,14 @@ _REMEDIES = {
     "RequestTimeTooSkewed": "the clock of this machine is wrong: synchronise it",
     "BadDigest": "the body was changed on its way: look at the proxy or network in between",
     "XAmzContentChecksumMismatch": "the body was changed on its way: look at the proxy or network in between",
+    "EntityTooLarge": "a proxy on the way to S3 takes no body of this size: raise its limit (of nginx "
+    "client_max_body_size)",
     "SlowDown": "S3 asks for fewer requests on this prefix: lengthen PROFILE_INTERVAL if this persists",
 }
 _TAKEN = "PreconditionFailed"
+# Of one capture: its length, key or metadata. Not 400, which is also said of credentials and clocks.
+_OF_CAPTURE = frozenset((411, 413, 414, 431))
+_CODES_OF_CAPTURE = frozenset(("EntityTooLarge", "KeyTooLongError", "MetadataTooLarge"))
 
 
 class S3Store:
@@ -80,8 +85,13 @@ class S3Store:
             if code == _TAKEN or status == 412:
                 raise KeyTaken(key) from None
             brief = f"S3 answered {status} {code}" if status in (403, 404) else None
-            raise StoreError(self._explain(code, status, str(error), info), brief=brief) from error
+            of_capture = status in _OF_CAPTURE or code in _CODES_OF_CAPTURE
+            explained = self._explain(code, status, str(error), info)
+            raise StoreError(explained, brief=brief, of_capture=of_capture) from error
         except BotoCoreError as error:
+            if _is_about_credentials(error):
+                # A client that found none when it was made never looks again: they may come later.
+                self._client = None
             raise StoreError(self._explain_unreached(error)) from error
 
     def _ready_client(self) -> S3Client:
@@ -123,13 +133,24 @@ class S3Store:
         return str(code), int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
     def _explain(self, code: str, status: int, text: str, info: CaptureInfo) -> str:
-        by_status = {403: "AccessDenied", 404: "NoSuchBucket", 301: "PermanentRedirect", 503: "SlowDown"}
+        by_status = {
+            403: "AccessDenied",
+            404: "NoSuchBucket",
+            301: "PermanentRedirect",
+            413: "EntityTooLarge",
+            503: "SlowDown",
+        }
         remedy = _REMEDIES.get(code) or _REMEDIES.get(by_status.get(status, ""), "it is tried again")
         remedy = remedy.format(bucket=self._bucket, service=info.service, owner=self._owner or "not set")
         return f"S3 answered {status} {code or 'without a code'} ({text}): {remedy}"
 
     def _explain_unreached(self, error: Exception) -> str:
         kind = type(error).__name__
-        if "Credential" in kind or kind == "TokenRetrievalError":
+        if _is_about_credentials(error):
             return f"{error}: give this process credentials (task role, instance profile or AWS_ variables)"
         return f"S3 was not reached ({kind}: {error}): check the network, the endpoint and AWS_REGION"
+
+
+def _is_about_credentials(error: Exception) -> bool:
+    kind = type(error).__name__
+    return "Credential" in kind or kind == "TokenRetrievalError"

@@ -5,22 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import NamedTuple
 
 from profiling_middleware.model import Artifact
-from profiling_middleware.waiting.capture_file import Damaged
+from profiling_middleware.waiting.capture_file import Damaged, close_body
+from profiling_middleware.waiting.lost import Lost, lost_capture, lost_file
 from profiling_middleware.waiting.memory import Memory
-from profiling_middleware.waiting.spool import Dropped, Gone, Spool, Spooled, TooBig
+from profiling_middleware.waiting.spool import Gone, Spool, Spooled, TooBig
 
 _FULL_MEMORY = "memory for waiting captures is full"
-
-
-class Lost(NamedTuple):
-    """A capture that will never be in the store."""
-
-    name: str
-    """`kind=… key=… bytes=…`, or of a file that tells nothing its name."""
-    reason: str
 
 
 class Backlog:
@@ -34,7 +26,10 @@ class Backlog:
         self._spool: Spool | None = None
         self._trouble: str | None = None
         self._order: dict[str, Spooled | Artifact] = {}
+        self._put_back: set[str] = set()
+        """Of them, those that have been tried."""
         self._going: str | None = None
+        self._closed = False
         self._opening = threading.Lock()
         self._lock = threading.Lock()
         """Never held while the disk works: a page that shows what waits must not wait for it."""
@@ -59,6 +54,12 @@ class Backlog:
         return spool.place if spool is not None and self._trouble is None else "memory"
 
     @property
+    def spool_place(self) -> str | None:
+        """Where the spool is, whether or not it can be used now; None before there is one."""
+        spool = self._spool
+        return spool.place if spool is not None else None
+
+    @property
     def trouble(self) -> str | None:
         """Why the spool cannot be used; None when it can, or has not been tried yet."""
         return self._trouble
@@ -66,7 +67,14 @@ class Backlog:
     def add(self, artifact: Artifact) -> list[Lost]:
         """Keeps it, and returns what has been dropped to make room."""
         lost: list[Lost] = []
-        entry = self._spooled(artifact, lost)
+        with self._lock:
+            closed = self._closed
+        if closed:
+            return [lost_capture(artifact, "the service has stopped")]
+        try:
+            entry = self._spooled(artifact, lost)
+        except TooBig:
+            entry = None
         if entry is None:
             return lost + self._remember(artifact)
         self._enter(artifact.info.capture_id, entry)
@@ -75,19 +83,21 @@ class Backlog:
 
     def adopt(self) -> tuple[int, list[Lost]]:
         """Takes over what processes that are no more have left; returns how much that is, and what was dropped."""
+        adopted: list[Spooled] = []
+        lost: list[Lost] = []
         try:
             spool = self._opened()
             if spool is None:
                 return 0, []
-            adopted, dropped = spool.adopt()
+            spool.adopt(adopted, lost)
         except OSError as error:
             self._failed(error)
-            return 0, []
-        self._worked()
+        else:
+            self._worked()
         with self._lock:
             self._order |= {entry.capture_id: entry for entry in adopted}
-            self._order = dict(sorted(self._order.items(), key=lambda item: _started_ns(item[1])))
-        return len(adopted), self._forget(dropped)
+            self._order = dict(sorted(self._order.items(), key=self._place_in_order))
+        return len(adopted), self._forget(lost)
 
     def take(self, *, safe: bool = True) -> tuple[Artifact | None, list[Lost]]:
         """The first one that can be read, until `done` or `put_back` says what became of it; None when there is none.
@@ -105,9 +115,14 @@ class Backlog:
                 return self._check_out(entry), lost
             except Gone:
                 self._leave(capture_id)
+                # Who drops it tells of it. Nobody does who clears the directory.
+                self._logger.warning(
+                    "profiling: file=%s is no more in the spool: another process dropped it, or somebody removed it",
+                    _name(entry),
+                )
             except Damaged:
                 self._leave(capture_id)
-                lost.append(Lost(f"file={_name(entry)}", "it is damaged"))
+                lost.append(lost_file(_name(entry), "it is damaged"))
             except OSError as error:
                 self._failed(error)
         self._going = None
@@ -118,6 +133,7 @@ class Backlog:
         self._going = None
         entry = self._leave(artifact.info.capture_id)
         if isinstance(entry, Spooled):
+            close_body(artifact)
             self._try(lambda spool: spool.remove(entry))
         else:
             self._memory.remove(artifact.info.capture_id)
@@ -127,10 +143,13 @@ class Backlog:
         self._going = None
         entry = self._leave(artifact.info.capture_id)
         if isinstance(entry, Spooled):
+            close_body(artifact)  # now, and not when the collector finds the exception that holds it
             self._try(lambda spool: spool.put_back(entry))
         if entry is None:
             return []
-        self._enter(artifact.info.capture_id, entry)
+        with self._lock:
+            self._order[artifact.info.capture_id] = entry
+            self._put_back.add(artifact.info.capture_id)
         return self._forgotten(self._memory.trim())
 
     def is_safe(self, artifact: Artifact) -> bool:
@@ -140,11 +159,12 @@ class Backlog:
     def close(self) -> list[Lost]:
         """What is in the spool stays there for the next process; returns what is not."""
         with self._lock:
+            self._closed = True
             entries = list(self._order.values())
             self._order.clear()
         if self._spool is not None:
             self._spool.close()
-        return [_lost(entry, "the service stops") for entry in entries if isinstance(entry, Artifact)]
+        return [lost_capture(entry, "the service stops") for entry in entries if isinstance(entry, Artifact)]
 
     def abandon(self) -> None:
         """In a forked child: all of it is the parent's. Takes no lock: who held it is not in the child."""
@@ -160,19 +180,16 @@ class Backlog:
             return self._spool
 
     def _spooled(self, artifact: Artifact, lost: list[Lost]) -> Spooled | None:
+        """None when the spool cannot be used. Raises TooBig."""
         for again in (False, True):
+            dropped: list[Lost] = []
             try:
                 spool = self._opened()
                 if spool is None:
                     return None
-                entry, dropped = spool.add(artifact)
-            except TooBig:
-                return None
+                entry = spool.add(artifact, dropped)
             except FileNotFoundError as error:
-                # Somebody tidied up: the directory is made anew.
-                if self._spool is not None:
-                    self._spool.close()
-                    self._spool = None
+                lost += self._reopen()
                 if again:
                     self._failed(error)
             except OSError as error:
@@ -180,9 +197,25 @@ class Backlog:
                 return None
             else:
                 self._worked()
-                lost += self._forget(dropped)
                 return entry
+            finally:
+                lost += self._forget(dropped)
         return None
+
+    def _reopen(self) -> list[Lost]:
+        """The next time: somebody tidied up. Returns what went with the directory."""
+        spool, self._spool = self._spool, None
+        if spool is None:
+            return []
+        is_gone = spool.is_gone
+        spool.close()
+        if not is_gone:
+            return []
+        with self._lock:
+            gone = [entry for entry in self._order.values() if isinstance(entry, Spooled)]
+        return self._forget(
+            [Lost(f"file={entry.name}", "the spool has been removed", entry.capture_id) for entry in gone]
+        )
 
     def _spool_memory(self, lost: list[Lost]) -> None:
         """What had to be kept in memory while the spool did not work."""
@@ -192,7 +225,10 @@ class Backlog:
             capture_id = artifact.info.capture_id
             if capture_id == self._going:
                 continue
-            entry = self._spooled(artifact, lost)
+            try:
+                entry = self._spooled(artifact, lost)
+            except TooBig:
+                continue
             if entry is None:
                 return
             self._memory.remove(capture_id)
@@ -245,26 +281,27 @@ class Backlog:
 
     def _forgotten(self, dropped: list[Artifact]) -> list[Lost]:
         """Of what had to make room in memory."""
-        for one in dropped:
-            self._leave(one.info.capture_id)
-        return [_lost(one, _FULL_MEMORY) for one in dropped]
+        return self._forget([lost_capture(one, _FULL_MEMORY) for one in dropped])
 
-    def _forget(self, dropped: list[Dropped]) -> list[Lost]:
-        lost = []
-        for artifact, name, reason in dropped:
-            if artifact is None:
-                lost.append(Lost(f"file={name}", reason))
-                continue
-            self._leave(artifact.info.capture_id)
-            lost.append(_lost(artifact, reason))
+    def _forget(self, lost: list[Lost]) -> list[Lost]:
+        for one in lost:
+            self._leave(one.capture_id)
         return lost
 
     def _enter(self, capture_id: str, entry: Spooled | Artifact) -> None:
         with self._lock:
             self._order[capture_id] = entry
 
+    def _place_in_order(self, item: tuple[str, Spooled | Artifact]) -> tuple[bool, int]:
+        """By time; those that could not be put come behind, as they are."""
+        capture_id, entry = item
+        if capture_id in self._put_back:
+            return True, 0
+        return False, entry.started_ns if isinstance(entry, Spooled) else entry.info.started_ns
+
     def _leave(self, capture_id: str) -> Spooled | Artifact | None:
         with self._lock:
+            self._put_back.discard(capture_id)
             return self._order.pop(capture_id, None)
 
 
@@ -274,11 +311,3 @@ def _name(entry: Spooled | Artifact) -> str:
 
 def _size(entry: Spooled | Artifact) -> int:
     return entry.size if isinstance(entry, Spooled) else len(entry.body)
-
-
-def _started_ns(entry: Spooled | Artifact) -> int:
-    return entry.started_ns if isinstance(entry, Spooled) else entry.info.started_ns
-
-
-def _lost(artifact: Artifact, reason: str) -> Lost:
-    return Lost(f"kind={artifact.info.kind} key={artifact.key} bytes={len(artifact.body)}", reason)

@@ -52,6 +52,12 @@ def read_capture(descriptor: int) -> Artifact:
     return Artifact(info=info, key=key, own_key=own_key, body=PrivateFile.of(descriptor, body_size))
 
 
+def close_body(artifact: Artifact) -> None:
+    """Of one that was read, and is not needed any more: closes the descriptor."""
+    if isinstance(artifact.body, PrivateFile):
+        artifact.body.close()
+
+
 def _about(artifact: Artifact) -> bytes:
     about = {"key": artifact.key, "own_key": artifact.own_key, "info": asdict(artifact.info)}
     text = json.dumps(about).encode()

@@ -18,7 +18,11 @@ def make_backlog(settings: Settings, place: str, instance: str) -> Backlog:
 
     def open_spool() -> Spool:
         directory = open_below(settings.spool_dir, spool_name(settings.service_name, place))
-        return Spool(directory, instance, settings.spool_max_bytes, time.time_ns)
+        try:
+            return Spool(directory, instance, settings.spool_max_bytes, time.time_ns)
+        except BaseException:
+            directory.close()
+            raise
 
     return Backlog(open_spool, Memory(), settings.logger)
 

@@ -2,13 +2,14 @@
 
     {started_ns}.{capture id}.{owner}.waiting     a capture; `.going` while its owner puts it, so that nobody drops it
     {owner}.lock                                  locked (flock) by the owner for as long as it lives
-    {capture id}.{owner}.part                     being written
+    {capture id}.{owner}.part                     being written, as long already as it will be
 
 An owner is an instance. The captures of one that is no more are for the first that finds them: a rename has one winner.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -17,8 +18,9 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from profiling_middleware.model import Artifact
-from profiling_middleware.private_directory import PrivateDirectory
-from profiling_middleware.waiting.capture_file import Damaged, read_capture, size_of, write_capture
+from profiling_middleware.private_directory import NotPrivate, PrivateDirectory
+from profiling_middleware.waiting.capture_file import Damaged, close_body, read_capture, size_of, write_capture
+from profiling_middleware.waiting.lost import Lost, lost_capture, lost_file
 
 MAX_AGE_NS = 7 * 24 * 3600 * 1_000_000_000
 """Older ones are dropped: who looks at them would take them for what the service does."""
@@ -44,21 +46,12 @@ class Spooled(NamedTuple):
         return self._replace(owner=owner, state="waiting")
 
 
-class Dropped(NamedTuple):
-    """A capture that had to make room, or cannot be read."""
-
-    artifact: Artifact | None
-    """None where nothing can be said of it."""
-    name: str
-    reason: str
-
-
 class Gone(Exception):  # noqa: N818 - it says what is the case
     """Another process has dropped it, or taken it over."""
 
 
 class TooBig(Exception):  # noqa: N818 - it says what is the case
-    """It alone does not fit in."""
+    """It does not fit in: not alone, or not beside what others are writing or putting now."""
 
 
 class _Alive(Exception):  # noqa: N818 - it says what is the case
@@ -81,43 +74,67 @@ class Spool:
     def place(self) -> str:
         return str(self._directory.path)
 
-    def add(self, artifact: Artifact) -> tuple[Spooled, list[Dropped]]:
-        """Has it on disk, and drops the oldest ones, whoever's they are, that it leaves no room for. Raises TooBig."""
+    @property
+    def is_gone(self) -> bool:
+        """Whether somebody has removed the directory."""
+        return self._directory.is_gone
+
+    def add(self, artifact: Artifact, lost: list[Lost]) -> Spooled:
+        """Has it on disk. The oldest ones, whoever's they are, make room, and are in `lost` also if it raises.
+
+        Raises TooBig.
+        """
         size = size_of(artifact)
         if size > self._max_bytes:
             raise TooBig
-        dropped = list(self._make_room(size))
         info = artifact.info
         entry = Spooled(info.started_ns, info.capture_id, self._owner, "waiting", size)
         part = f"{info.capture_id}.{self._owner}.part"
         descriptor = self._directory.create(part)
         try:
+            # First its length, then room is made: of two who come at once the second one sees what the first will
+            # write.
+            os.ftruncate(descriptor, size)
+            self._make_room(lost)
             write_capture(descriptor, artifact)
             self._directory.rename(part, entry.name)
-        except OSError:
+        except BaseException:
             with suppress(OSError):
                 self._directory.remove(part)
             raise
         finally:
             os.close(descriptor)
-        self._directory.sync()
-        return entry, dropped
+        try:
+            self._directory.sync()
+        except OSError:
+            with suppress(OSError):
+                self._directory.remove(entry.name)  # it is kept elsewhere now
+            raise
+        return entry
 
     def check_out(self, entry: Spooled) -> Artifact:
         """Nobody drops it from now on. Raises Gone, or Damaged when it is no capture: then it is removed."""
         going = entry._replace(state="going")
+        # Opened before it gets its other name: should that fail, it still waits.
+        descriptor, name = self._opened(entry.name, going.name)
         try:
-            self._directory.rename(entry.name, going.name)
-            descriptor = self._directory.open(going.name)
-        except FileNotFoundError:
-            raise Gone from None
-        try:
+            if name != going.name:
+                self._directory.rename(name, going.name)
             return read_capture(descriptor)
         except BaseException as error:
             os.close(descriptor)
             if isinstance(error, Damaged):
                 self._directory.remove(going.name)
+            if isinstance(error, FileNotFoundError):
+                raise Gone from None
             raise
+
+    def _opened(self, *names: str) -> tuple[int, str]:
+        """Under the first of these names that there is: what could not be put back has the second one."""
+        for name in names:
+            with suppress(FileNotFoundError):
+                return self._directory.open(name), name
+        raise Gone
 
     def put_back(self, entry: Spooled) -> None:
         """It waits again."""
@@ -130,9 +147,11 @@ class Spool:
             with suppress(FileNotFoundError):
                 self._directory.remove(entry._replace(state=state).name)
 
-    def adopt(self) -> tuple[list[Spooled], list[Dropped]]:
-        """Takes over what processes that are no more have left, and drops what is too old or too much."""
-        adopted: list[Spooled] = []
+    def adopt(self, adopted: list[Spooled], lost: list[Lost]) -> None:
+        """Takes over what processes that are no more have left, and drops what is too old or too much.
+
+        What there is of either is in the lists also if it raises: one owner's trouble keeps nobody from another's.
+        """
         leftovers: dict[str, list[str]] = {}
         captures: dict[str, list[Spooled]] = {}
         for name, size in self._directory.entries():
@@ -141,10 +160,18 @@ class Spool:
                 captures.setdefault(entry.owner, []).append(entry)
             elif match := _OF_OWNER.fullmatch(name):
                 leftovers.setdefault(match["owner"], []).append(name)
+        trouble: OSError | None = None
         for owner in (captures.keys() | leftovers.keys()) - {self._owner}:
-            adopted += self._adopt_of(owner, captures.get(owner, ()), leftovers.get(owner, ()))
-        dropped = list(self._make_room(0))
-        return adopted, dropped
+            try:
+                # One by one: those before the trouble are in the list.
+                adopted.extend(self._adopt_of(owner, captures.get(owner, ()), leftovers.get(owner, ())))
+            except OSError as error:
+                trouble = error
+        self._directory.touch(f"{self._owner}.lock")
+        with suppress(TooBig):  # others are writing, and see to it that there is room
+            self._make_room(lost)
+        if trouble is not None:
+            raise trouble
 
     def close(self) -> None:
         """This process is done: what it leaves is for others."""
@@ -161,44 +188,56 @@ class Spool:
 
     def _locked(self) -> int:
         """The own lock, held."""
+        name = f"{self._owner}.lock"
         while True:
-            descriptor = self._directory.create(f"{self._owner}.lock")
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if os.fstat(descriptor).st_nlink:
-                return descriptor
+            descriptor = self._directory.create(name)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                if os.fstat(descriptor).st_nlink:
+                    return descriptor
+            except BaseException:
+                os.close(descriptor)
+                with suppress(OSError):
+                    self._directory.remove(name)
+                raise
             os.close(descriptor)  # before it was locked somebody took it for that of a dead owner, and removed it
 
-    def _captures(self) -> Iterator[Spooled]:
+    def _make_room(self, lost: list[Lost]) -> None:
+        """Drops the oldest that wait until there is not too much. Raises TooBig when all would not be enough."""
+        waiting: list[Spooled] = []
+        others = 0
         for name, size in self._directory.entries():
             entry = _parsed(name, size)
-            if entry is not None:
-                yield entry
-
-    def _make_room(self, wanted: int) -> Iterator[Dropped]:
-        captures = sorted(self._captures())
-        total = sum(entry.size for entry in captures) + wanted
+            if entry is not None and entry.state == "waiting":
+                waiting.append(entry)
+            elif entry is not None or name.endswith(".part"):
+                others += size
+        total = others + sum(entry.size for entry in waiting)
         oldest_ns = self._now_ns() - MAX_AGE_NS
-        for entry in captures:
+        for entry in sorted(waiting):
             too_old = entry.started_ns < oldest_ns
-            if entry.state == "going" or (total <= self._max_bytes and not too_old):
-                continue
+            if not too_old and (total <= self._max_bytes or others > self._max_bytes):
+                break
             total -= entry.size
             reason = "it is older than 7 days" if too_old else "the spool is full (PROFILE_SPOOL_MAX_BYTES)"
-            try:
-                yield self._drop(entry, reason)
-            except FileNotFoundError:
-                continue  # another process was quicker, and has told of it
+            with suppress(FileNotFoundError):  # another process was quicker, and has told of it
+                lost.append(self._drop(entry, reason))
+        if others > self._max_bytes:
+            raise TooBig
 
-    def _drop(self, entry: Spooled, reason: str) -> Dropped:
-        artifact = None
+    def _drop(self, entry: Spooled, reason: str) -> Lost:
+        lost = lost_file(entry.name, reason)
         with suppress(Damaged, OSError):
             descriptor = self._directory.open(entry.name)
             try:
-                artifact = read_capture(os.dup(descriptor))
-            finally:
+                artifact = read_capture(descriptor)
+            except BaseException:
                 os.close(descriptor)
+                raise
+            lost = lost_capture(artifact, reason)
+            close_body(artifact)  # now: there may be thousands
         self._directory.remove(entry.name)
-        return Dropped(artifact, entry.name, reason)
+        return lost
 
     def _adopt_of(self, owner: str, captures: Iterable[Spooled], leftovers: Iterable[str]) -> Iterator[Spooled]:
         try:
@@ -224,13 +263,17 @@ class Spool:
         """Its lock, held from now on; None when it has none. Raises _Alive when it holds it itself."""
         try:
             descriptor = self._directory.open(f"{owner}.lock")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotPrivate):
             return None
+        except OSError as error:
+            if error.errno == errno.ELOOP:  # a link, which nobody holds
+                return None
+            raise
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError as error:
             os.close(descriptor)
-            raise _Alive from None
+            raise _Alive if isinstance(error, BlockingIOError) else error from None
         return descriptor
 
 

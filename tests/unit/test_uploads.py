@@ -16,6 +16,7 @@ from profiling_middleware.model import Artifact
 from profiling_middleware.private_directory import PrivateDirectory
 from profiling_middleware.private_file import PrivateFile
 from profiling_middleware.stores import StoreError
+from profiling_middleware.threads import OwnThread
 from profiling_middleware.uploads import Uploads
 from profiling_middleware.waiting.backlog import Backlog
 from profiling_middleware.waiting.capture_file import size_of
@@ -70,6 +71,16 @@ def settled(uploads: Uploads, deadline: float) -> Callable[[], None]:
         assert uploads._lane.drain(deadline)
 
     return wait
+
+
+@pytest.fixture
+def no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As at exit since Python 3.12."""
+
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(OwnThread, "start", refused)
 
 
 @pytest.fixture(autouse=True)
@@ -395,6 +406,64 @@ def test_a_capture_that_the_store_always_refuses_does_not_stop_the_others(
 
     assert store.content == {good.key: good.body}
     assert uploads.waiting == (1, 10)
+
+
+def test_what_is_refused_for_its_own_sake_keeps_no_other_from_the_store(
+    uploads: Uploads, store: Any, retries: Retries, settled: Any, make_artifact: MakeArtifact
+) -> None:
+    """However many there are: each is tried once a round."""
+    too_large = StoreError("S3 answered 413", of_capture=True)
+    store.refused_keys = {make_artifact(number).key: too_large for number in range(5)}
+    store.open.clear()
+    for number in range(5):
+        uploads.add(make_artifact(number))
+    store.wait_for_puts(1)
+    uploads.add(make_artifact(5))
+    store.open.set()
+    settled()
+
+    assert set(store.content) == {make_artifact(5).key}
+    assert sorted(store.asked) == [make_artifact(number).key for number in range(6)]
+    assert len(retries.planned) == 1
+    retries.take()()
+    settled()
+    assert len(store.asked) == 11
+    uploads.finish(0)
+
+
+def test_at_exit_without_a_thread_what_is_safe_is_not_tried(
+    store: Any,
+    retries: Retries,
+    logger: logging.Logger,
+    tmp_path: Path,
+    make_artifact: MakeArtifact,
+    deadline: float,
+    no_thread: None,
+) -> None:
+    """Who exits would wait for each put."""
+
+    def open_spool() -> Spool:
+        return Spool(PrivateDirectory(tmp_path / "spool"), "me", 10_000, lambda: make_artifact(1).info.started_ns)
+
+    uploads = Uploads(store, Backlog(open_spool, Memory(100_000), logger), logger, retries)
+    uploads.add(make_artifact(1))
+    uploads.add(make_artifact(2, size=20_000))  # in memory
+
+    uploads.finish(deadline)
+
+    assert store.asked == [make_artifact(2).key]
+
+
+def test_who_exits_waits_no_longer_than_for_the_put_that_hangs(
+    uploads: Uploads, store: Any, make_artifact: MakeArtifact, caplog: pytest.LogCaptureFixture, no_thread: None
+) -> None:
+    for number in (1, 2, 3):
+        uploads.add(make_artifact(number))
+
+    uploads.finish(0.0)
+
+    assert store.asked == []
+    assert [line for line in caplog.messages if "LOST" in line and "did not answer in time" in line]
 
 
 def test_the_pauses_between_tries_grow_to_five_minutes_and_no_further(

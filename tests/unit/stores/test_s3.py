@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,10 @@ from profiling_middleware.stores.s3 import S3Store
 
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
-    """A server that takes every put; what the process's switch interval was while it had not yet answered."""
+    """A server that takes every put, as nginx does none over a mebibyte.
+
+    Told is what the process's switch interval was while it had not yet answered.
+    """
     intervals: list[float] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -24,9 +28,10 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
 
         def do_PUT(self) -> None:
             # The body comes when the store waits for nothing but the answer.
-            self.rfile.read(int(self.headers["Content-Length"]))
+            size = int(self.headers["Content-Length"])
+            self.rfile.read(size)
             intervals.append(sys.getswitchinterval())
-            self.send_response(200)
+            self.send_response(413 if size > 1024 * 1024 else 200)
             self.send_header("Content-Length", "0")
             self.end_headers()
 
@@ -74,6 +79,34 @@ def test_a_put_that_fails_leaves_the_switch_interval_as_it_was(
         S3Store("stl-debugging-dev", None).put("profiles/watcher/cpu/0.pprof.gz", b"body", make_info())
 
     assert (answers, sys.getswitchinterval()) == ([], usual)
+
+
+def test_credentials_that_come_later_are_found(
+    monkeypatch: pytest.MonkeyPatch, answers: list[float], make_info: Any, tmp_path: Path
+) -> None:
+    """A role whose service does not answer yet, a secret that is mounted later."""
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    credentials = tmp_path / "credentials"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(credentials))
+    store = S3Store("stl-debugging-dev", None)
+    with pytest.raises(StoreError, match="credentials"):
+        store.put("profiles/watcher/cpu/0.pprof.gz", b"body", make_info())
+
+    credentials.write_text("[default]\naws_access_key_id = a\naws_secret_access_key = b\n")
+    store.put("profiles/watcher/cpu/0.pprof.gz", b"body", make_info())
+
+    assert len(answers) == 1
+
+
+def test_a_body_that_is_too_large_is_that_captures_fault(answers: list[float], make_info: Any) -> None:
+    store = S3Store("stl-debugging-dev", None)
+
+    with pytest.raises(StoreError, match="client_max_body_size") as caught:
+        store.put("profiles/watcher/trace/0.pftrace.gz", bytes(1024 * 1024 + 1), make_info())
+
+    assert caught.value.of_capture
 
 
 def test_what_the_store_imports_a_fork_can_wait_for(answers: list[float], run_python: Any) -> None:

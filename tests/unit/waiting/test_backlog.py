@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from profiling_middleware.model import Artifact
-from profiling_middleware.waiting.backlog import Backlog, Lost
+from profiling_middleware.private_file import PrivateFile
+from profiling_middleware.waiting.backlog import Backlog
 from profiling_middleware.waiting.capture_file import size_of
+from profiling_middleware.waiting.lost import Lost
 from profiling_middleware.waiting.memory import Memory
-from profiling_middleware.waiting.spool import Spool
+from profiling_middleware.waiting.spool import Spool, TooBig
 
 MakeArtifact = Callable[..., Artifact]
 FULL = OSError(28, "No space left on device")
@@ -28,6 +30,7 @@ class Disk:
         self._open_spool, self._patch = open_spool, monkeypatch
         self.opened = 0
         self.failure: OSError | None = None
+        self.too_big = ""
 
     def open(self) -> Spool:
         self.opened += 1
@@ -36,10 +39,12 @@ class Disk:
         spool = self._open_spool(f"web-1-7-{self.opened:08x}")
         add = spool.add
 
-        def checked(artifact: Artifact) -> Any:
+        def checked(artifact: Artifact, lost: list[Lost]) -> Any:
             if self.failure is not None:
                 raise self.failure
-            return add(artifact)
+            if artifact.info.capture_id == self.too_big:
+                raise TooBig
+            return add(artifact, lost)
 
         self._patch.setattr(spool, "add", checked)
         return spool
@@ -131,8 +136,8 @@ def test_the_newest_stay_in_memory_and_each_drop_is_told(
     disk.failure = FULL
     lost = [one for number in range(1, 5) for one in backlog.add(make_artifact(number, size=40))]
 
-    assert lost == [
-        Lost(f"kind=cpu key={key(number)} bytes=40", "memory for waiting captures is full") for number in (1, 2)
+    assert [one[:2] for one in lost] == [
+        (f"kind=cpu key={key(number)} bytes=40", "memory for waiting captures is full") for number in (1, 2)
     ]
     assert backlog.waiting == (2, 80)
 
@@ -200,7 +205,7 @@ def test_what_others_left_comes_in_the_order_of_its_time(
 ) -> None:
     other = open_spool("gone-1-1-00000000")
     for number in (3, 1):
-        other.add(make_artifact(number))
+        other.add(make_artifact(number), [])
     other.close()
     backlog.add(make_artifact(2))
 
@@ -252,7 +257,8 @@ def test_at_the_end_what_is_on_disk_stays_and_what_is_not_is_lost(
     disk.failure = FULL
     backlog.add(make_artifact(2))
 
-    assert backlog.close() == [Lost(f"kind=cpu key={key(2)} bytes=10", "the service stops")]
+    (lost,) = backlog.close()
+    assert lost[:2] == (f"kind=cpu key={key(2)} bytes=10", "the service stops")
     assert len(names()) == 1
 
 
@@ -290,3 +296,85 @@ def test_a_forked_child_has_none_of_it(backlog: Backlog, place: Path, make_artif
 
     assert sorted(path.name for path in place.iterdir()) == before
     assert taken(backlog) == [key(1)]
+
+
+def test_what_could_not_be_put_stays_behind_whatever_is_taken_over(
+    backlog: Backlog, open_spool: Callable[..., Spool], make_artifact: MakeArtifact
+) -> None:
+    for number in (1, 2):
+        backlog.add(make_artifact(number))
+    refused, _ = backlog.take()
+    assert refused is not None
+    backlog.put_back(refused)
+
+    assert backlog.adopt() == (0, [])
+    other = open_spool("gone-1-1-00000000")
+    other.add(make_artifact(3), [])
+    other.close()
+    assert backlog.adopt() == (1, [])
+
+    assert taken(backlog) == [key(2), key(3), key(1)]
+
+
+def test_one_too_big_for_the_spool_keeps_no_other_in_memory(
+    backlog: Backlog, disk: Disk, make_artifact: MakeArtifact
+) -> None:
+    disk.failure, disk.too_big = FULL, make_artifact(1).info.capture_id
+    for number in (1, 2):
+        backlog.add(make_artifact(number, size=40))
+    disk.failure = None
+    backlog.add(make_artifact(3))
+
+    assert [one.name.split()[1] for one in backlog.close()] == [f"key={key(1)}"]
+
+
+def test_what_went_with_the_directory_is_lost_and_told(
+    backlog: Backlog, make_artifact: MakeArtifact, place: Path
+) -> None:
+    for number in (1, 2):
+        backlog.add(make_artifact(number))
+    shutil.rmtree(place)
+
+    lost = backlog.add(make_artifact(3))
+
+    assert [(one.capture_id, one.reason) for one in lost] == [
+        (make_artifact(number).info.capture_id, "the spool has been removed") for number in (1, 2)
+    ]
+    assert taken(backlog) == [key(3)]
+
+
+def test_what_somebody_removed_is_told(
+    backlog: Backlog, make_artifact: MakeArtifact, place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    backlog.add(make_artifact(1))
+    (path,) = place.glob("*.waiting")
+    path.unlink()
+
+    assert backlog.take() == (None, [])
+
+    assert f"file={path.name} is no more in the spool" in caplog.text
+
+
+def test_what_comes_after_the_end_is_lost_and_opens_nothing(
+    backlog: Backlog, disk: Disk, make_artifact: MakeArtifact
+) -> None:
+    backlog.close()
+
+    (lost,) = backlog.add(make_artifact(1))
+
+    assert lost.reason == "the service has stopped"
+    assert disk.opened == 0
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_a_file_that_was_put_is_closed_at_once(backlog: Backlog, make_artifact: MakeArtifact, is_stored: bool) -> None:
+    """An exception may hold it until the collector comes."""
+    backlog.add(make_artifact(1))
+    artifact, _ = backlog.take()
+    assert artifact is not None
+    assert isinstance(artifact.body, PrivateFile)
+
+    backlog.done(artifact) if is_stored else backlog.put_back(artifact)
+
+    with pytest.raises(ValueError, match="closed"):
+        artifact.body.read()
