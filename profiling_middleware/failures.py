@@ -24,6 +24,12 @@ class Failures:
         self.count = 0
         """Since this was made."""
 
+    def note_own(self, error: Exception) -> None:
+        """As `note`, but what a signal handler of the application has raised here, such as a time-out, is raised on."""
+        if raised_by_a_handler(error):
+            raise error
+        self.note()
+
     def note(self) -> None:
         """To be called while the exception is being handled. Logs each kind once a minute; raises nothing."""
         self.count += 1

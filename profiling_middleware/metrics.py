@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from importlib import metadata
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -19,9 +18,7 @@ from profiling_middleware.process import THIS_PROCESS
 from profiling_middleware.profiler import Profiler
 from profiling_middleware.status import EngineStatus, Status, WaitingStatus
 from profiling_middleware.upload_counts import UploadCounts
-
-# Read when this is loaded and not in a scrape: it imports, see imports.py.
-_VERSION = metadata.version("profiling-middleware")
+from profiling_middleware.version import VERSION
 
 
 class ProfilerCollector(Collector):
@@ -51,7 +48,7 @@ def exposition(profiler: Profiler, accept: str) -> tuple[bytes, str]:
 
 
 def _families(status: Status) -> Iterator[Metric]:
-    about = {"service": status.service, "profiler_instance": status.instance, "version": _VERSION}
+    about = {"service": status.service, "profiler_instance": status.instance, "version": VERSION}
     engine = {"engine": status.engine.name or "none"}
     yield InfoMetricFamily("profiling", "Which profiler this is.", value=about | engine)
     yield _gauge("profiling_enabled", "Whether profiling is on.", float(status.enabled))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -38,6 +39,7 @@ class Parts:
     ) -> None:
         """`enabled` may differ from the settings: profiling can be switched. No thread runs yet."""
         self.settings, logger = settings, settings.logger
+        self._failures = failures
         self.instance = new_instance_id()
         self.kinds = tuple(kind for kind in settings.types if kind in CAPTURES)
         self.timer = TimerThread(logger)
@@ -83,17 +85,33 @@ class Parts:
             self.uploads.release_thread()
 
     def finish(self, reason: str, deadline: float) -> None:
-        """Ends all captures, marked partial with `reason`, and stores them, until `deadline` on the monotonic clock."""
-        self.workers.leave()
-        self.workers.end_all(reason)
-        self.periodic.end_all(reason, _until(deadline))
-        self.tracer.hurry()
-        self.trace_lane.drain(_until(deadline))
-        self.pipeline.drain(_until(deadline))
-        if self.workers.finish(_until(deadline)):
-            self.pipeline.drain(_until(deadline))
-        if self.uploads is not None:
-            self.uploads.finish(_until(deadline))
+        """Ends all captures, marked partial with `reason`, and stores them, until `deadline` on the monotonic clock.
+
+        A step that fails is logged, and the others are taken.
+        """
+
+        def finish_workers() -> None:
+            if self.workers.finish(_until(deadline)):
+                self.pipeline.drain(_until(deadline))
+
+        def finish_uploads() -> None:
+            if self.uploads is not None:
+                self.uploads.finish(_until(deadline))
+
+        for step in (
+            self.workers.leave,
+            lambda: self.workers.end_all(reason),
+            lambda: self.periodic.end_all(reason, _until(deadline)),
+            self.tracer.hurry,
+            lambda: self.trace_lane.drain(_until(deadline)),
+            lambda: self.pipeline.drain(_until(deadline)),
+            finish_workers,
+            finish_uploads,
+        ):
+            try:
+                step()
+            except Exception:
+                self._failures.note()
 
     def end_captures(self, reason: str) -> None:
         """Ends running captures, marked partial with `reason`. Takes no lock: it is called in a signal handler."""
@@ -107,31 +125,35 @@ class Parts:
 
     def pause(self) -> None:
         """Before a fork: lets own threads end, within a bound. A child of one thread is what fork is safe with."""
-        self.timer.pause(_FORK_SECONDS)
-        self.workers.pause(_FORK_SECONDS)
-        self.recorder.pause()
-        self.trace_lane.pause(_FORK_SECONDS)
-        self.pipeline.pause(_FORK_SECONDS)
-        if self.uploads is not None:
-            self.uploads.pause(_FORK_SECONDS)
+        uploads = self.uploads
+        _each(
+            lambda: self.timer.pause(_FORK_SECONDS),
+            lambda: self.workers.pause(_FORK_SECONDS),
+            self.recorder.pause,
+            lambda: self.trace_lane.pause(_FORK_SECONDS),
+            lambda: self.pipeline.pause(_FORK_SECONDS),
+            lambda: uploads.pause(_FORK_SECONDS) if uploads is not None else None,
+        )
 
     def resume(self) -> None:
         """After a fork, in the parent."""
-        if self.uploads is not None:
-            self.uploads.resume()
-        self.pipeline.resume()
-        self.trace_lane.resume()
-        self.recorder.resume()
-        self.workers.resume()
-        self.timer.resume()
+        _each(
+            *([self.uploads.resume] if self.uploads is not None else ()),
+            self.pipeline.resume,
+            self.trace_lane.resume,
+            self.recorder.resume,
+            self.workers.resume,
+            self.timer.resume,
+        )
 
     def abandon(self) -> None:
         """In a forked child: lets go of what is the parent's. Its locks may have been held, its threads are gone."""
-        self.trace_lane.abandon()  # closing lets its thread end
-        self.workers.abandon()
-        self.recorder.close()
-        if self.uploads is not None:
-            self.uploads.abandon()
+        _each(
+            self.trace_lane.abandon,  # closing lets its thread end
+            self.workers.abandon,
+            self.recorder.close,
+            *([self.uploads.abandon] if self.uploads is not None else ()),
+        )
 
     def _make_uploads(self) -> Uploads:
         store = make_store(self.settings)
@@ -162,3 +184,10 @@ class Parts:
 
 def _until(deadline: float) -> float:
     return max(0.0, deadline - time.monotonic())
+
+
+def _each(*steps: Callable[[], object]) -> None:
+    """Whatever one of them meets, such as no descriptor, the others are taken. Around a fork nothing is logged."""
+    for step in steps:
+        with contextlib.suppress(Exception):
+            step()

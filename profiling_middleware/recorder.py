@@ -147,7 +147,8 @@ class Recorder:
         info = self._info(kind, time.time_ns(), "on demand")
         recording = Recording(self, info, seconds or 0.0, request, cumulative=seconds is None, make=make)
         recording.result.add_done_callback(self._release)
-        self.call_soon(lambda: self._begin([recording], self._timer.timeline.now() + recording.seconds))
+        if not self._timer.call_soon(lambda: self._begin([recording], self._timer.timeline.now() + recording.seconds)):
+            recording.result.set_exception(RuntimeError("the interpreter is exiting: nothing can be captured any more"))
         return recording
 
     def window(self, kinds: Sequence[str], end: float) -> list[Recording]:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import platform
 import sys
-from importlib import metadata
 
 from profiling_middleware.model import CaptureInfo
 from profiling_middleware.sampling.engine import Engine, EngineReport
 from profiling_middleware.units import format_duration
-
-# Read when this is loaded and not when a capture ends: it imports, see imports.py.
-_VERSION = metadata.version("profiling-middleware")
+from profiling_middleware.version import VERSION
 
 
 def identity(info: CaptureInfo) -> list[str]:
     """Which capture it is, and what took it."""
     interpreter = f"{platform.python_implementation()} {platform.python_version()} on {sys.platform}"
     lines = [
-        f"profiling_middleware {_VERSION}, {interpreter} {platform.machine()}",
+        f"profiling_middleware {VERSION}, {interpreter} {platform.machine()}",
         f"service: {info.service}",
         f"instance: {info.instance}",
         f"capture: {info.capture_id} ({info.kind}, {info.trigger}, window of {info.started:%Y-%m-%dT%H:%M:%SZ})",

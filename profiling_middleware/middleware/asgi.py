@@ -69,18 +69,18 @@ class ProfilingMiddleware:
             return
         # A request that is labelled and traced, if it can be: whatever fails in that goes no further. Here and not in a
         # method of its own, as each await of the application would go through that, too.
-        service, token, entered, span = self._service, None, None, None
+        service, spans, token, entered, span = self._service, None, None, None, None
         try:
-            make, spans, resolve = service.label_maker, service.spans, service.endpoints.of_asgi
-            if make is not None:
-                token = CURRENT.set(make(resolve, scope))
-            if spans is not None:
-                span = spans.begin(resolve, scope, send)
-                entered = spans.enter(span)
-                send = span.send
-        except Exception:
-            service.failures.note()
-        try:
+            try:
+                make, spans, resolve = service.label_maker, service.spans, service.endpoints.of_asgi
+                if make is not None:
+                    token = CURRENT.set(make(resolve, scope))
+                if spans is not None:
+                    span = spans.begin(resolve, scope, send)
+                    entered = spans.enter(span)
+                    send = span.send
+            except Exception as error:
+                service.failures.note_own(error)
             await self.app(scope, receive, send)
         except BaseException:
             if span is not None:
@@ -94,8 +94,8 @@ class ProfilingMiddleware:
                     end_work(entered)
                 if token is not None:
                     end_work(token)
-            except Exception:
-                service.failures.note()
+            except Exception as error:
+                service.failures.note_own(error)
 
     def _is_for_us(self, scope: Scope) -> bool:
         """Whether it is the lifespan, or the routes are asked. Starts the profiler if no lifespan has done so."""
@@ -106,8 +106,8 @@ class ProfilingMiddleware:
             if not self._started:
                 self._start()
             return kind == "http" and PREFIX in scope["path"] and is_admin_path(route_path(scope))
-        except Exception:
-            self._service.failures.note()
+        except Exception as error:
+            self._service.failures.note_own(error)
             return False
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:

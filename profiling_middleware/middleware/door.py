@@ -43,7 +43,7 @@ class Door:
     def __init__(self, settings: Settings, watcher: Watcher, welcome: Callable[[socket.socket], object]) -> None:
         """Opens it. `welcome` gets each connection that has a question, on a thread of its own. Raises OSError."""
         self.instance = new_instance_id()
-        self._watcher, self._welcome = watcher, welcome
+        self._watcher, self._welcome, self._logger = watcher, welcome, settings.logger
         self._waiting: dict[int, socket.socket] = {}
         self._meeting = Meeting(settings)
         me = Worker(pid=os.getpid(), instance=self.instance, enabled=False, started_ns=None)
@@ -69,29 +69,48 @@ class Door:
             self._abandon()
 
     def _accept(self) -> None:
+        # The server's own loop calls: whatever it raised would end that.
+        try:
+            self._let_in()
+        except Exception as error:
+            # Such as no descriptor: it would be called for the same connection again and again.
+            self._logger.warning("profiling: other workers cannot reach this one any more: %s", error)
+            with suppress(Exception):
+                self.close()
+
+    def _let_in(self) -> None:
         connection = self._meeting.accept(self._socket)
         if connection is None:
             return
-        if len(self._waiting) >= _MAX_WAITING:
-            self._take(next(iter(self._waiting))).close()
+        if len(self._waiting) >= _MAX_WAITING and (longest := self._take(next(iter(self._waiting)))) is not None:
+            longest.close()
         descriptor = connection.fileno()
         self._waiting[descriptor] = connection
         self._watcher.watch(descriptor, lambda: self._hear(descriptor))
 
     def _hear(self, descriptor: int) -> None:
         connection = self._take(descriptor)
+        if connection is None:
+            return  # it was let go in the same moment, to make room
         try:
             has_left = connection.recv(1, socket.MSG_PEEK) == b""
         except OSError:
             has_left = True
         if has_left:
             connection.close()  # somebody who wanted to know whether this process lives
-        else:
+            return
+        try:
             OwnThread(self._welcome, "profiling-workers", (connection,)).start()
+        except Exception as error:  # no thread can be started
+            connection.close()
+            self._logger.warning("profiling: another worker got no answer: %s", error)
 
-    def _take(self, descriptor: int) -> socket.socket:
-        self._watcher.unwatch(descriptor)
-        return self._waiting.pop(descriptor)
+    def _take(self, descriptor: int) -> socket.socket | None:
+        """It waits no more; None when it did not."""
+        connection = self._waiting.pop(descriptor, None)
+        if connection is not None:
+            self._watcher.unwatch(descriptor)
+        return connection
 
     def _abandon(self) -> None:
         """In a forked child, too: closes its copies of the parent's sockets."""

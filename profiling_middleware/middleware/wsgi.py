@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
 from profiling_middleware.config import Settings, SettingsError
+from profiling_middleware.failures import raised_by_a_handler
 from profiling_middleware.labels import CURRENT, LabelMaker
 from profiling_middleware.middleware.paths import PREFIX, is_admin_path
 from profiling_middleware.middleware.service import ProfilerService
-from profiling_middleware.middleware.wsgi_work import ObservedBody, Work, is_whole
+from profiling_middleware.middleware.wsgi_work import Work, is_whole, observed
 from profiling_middleware.process import OtherSettings
 
 if TYPE_CHECKING:
@@ -85,8 +86,8 @@ class WSGIProfilingMiddleware:
                     self._service.start()
             path = environ.get("PATH_INFO", "")
             return PREFIX in path and is_admin_path(path)
-        except Exception:
-            self._service.failures.note()
+        except Exception as error:
+            self._service.failures.note_own(error)
             return False
 
     def _serve(
@@ -107,23 +108,25 @@ class WSGIProfilingMiddleware:
                 work.tokens.append(CURRENT.set(make(resolve, environ)))
             if spans is not None:
                 start_response = work.trace(spans, resolve, environ, start_response)
-        except Exception:
-            failures.note()
+        except Exception as error:
+            if work is not None and raised_by_a_handler(error):
+                work.end()
+            failures.note_own(error)
         try:
             body = self.app(environ, start_response)
         except BaseException:
             try:
                 if work is not None:
                     work.end(failed=True)
-            except Exception:
-                failures.note()
+            except Exception as error:
+                failures.note_own(error)
             raise
         try:
             if work is None or not is_whole(body, environ):
-                return body if work is None else ObservedBody(body, work)
+                return body if work is None else observed(body, work)
             work.end()
-        except Exception:
-            failures.note()
+        except Exception as error:
+            failures.note_own(error)
         return body
 
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

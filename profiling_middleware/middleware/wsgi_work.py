@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 class Work:
     """What one request's samples are labelled with, and its part in a trace."""
 
-    __slots__ = ("_span", "_spans", "failures", "tokens")
+    __slots__ = ("_ended", "_span", "_spans", "failures", "tokens")
 
     def __init__(self, spans: RequestSpans | None, failures: Failures) -> None:
         self.tokens: list[Token[Any]] = []
         self._spans, self.failures = spans, failures
         self._span: RequestSpan | None = None
+        self._ended = False
 
     def trace(
         self, spans: RequestSpans, resolve: Resolve, environ: WSGIEnvironment, start_response: StartResponse
@@ -35,8 +36,8 @@ class Work:
         def noting(*arguments: Any, **named: Any) -> Callable[[bytes], object]:
             try:
                 span.note_status(arguments[0] if arguments else named["status"])
-            except Exception:
-                self.failures.note()
+            except Exception as error:
+                self.failures.note_own(error)
             return start_response(*arguments, **named)
 
         return noting
@@ -47,7 +48,10 @@ class Work:
             self._span.note_first_byte()
 
     def end(self, *, failed: bool = False) -> None:
-        """It is over."""
+        """It is over; doing it twice changes nothing."""
+        if self._ended:
+            return
+        self._ended = True
         span, spans = self._span, self._spans
         if span is not None and spans is not None:
             if failed:
@@ -60,25 +64,28 @@ class Work:
 
 
 class ObservedBody:
-    """A body that is still being made while the server sends it; closing it ends the request's work."""
+    """A body that is still being made while the server sends it; closing it ends the request's work.
+
+    So does its going: there are middlewares that take what is in a body, and never close it.
+    """
 
     def __init__(self, body: Iterable[bytes], work: Work) -> None:
         self._body, self._work = body, work
+        self._begun = False
 
     def __iter__(self) -> Iterator[bytes]:
         self._begins()
-        return iter(self._body)
+        return _Parts(self, iter(self._body))
 
-    def __next__(self) -> bytes:
-        # Of a body that is an iterator: a middleware around this one may take the first part itself.
-        self._begins()
-        return next(self._body)  # type: ignore[call-overload, no-any-return]
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._body, name)
 
     def _begins(self) -> None:
+        self._begun = True
         try:
             self._work.first_byte()
-        except Exception:
-            self._work.failures.note()
+        except Exception as error:
+            self._work.failures.note_own(error)
 
     def close(self) -> None:
         try:
@@ -86,10 +93,47 @@ class ObservedBody:
             if close is not None:
                 close()
         finally:
-            try:
-                self._work.end()
-            except Exception:
-                self._work.failures.note()
+            self._end()
+
+    def _end(self) -> None:
+        try:
+            self._work.end()
+        except Exception as error:
+            self._work.failures.note_own(error)
+
+    def __del__(self) -> None:
+        self._end()
+
+
+class ObservedIterator(ObservedBody):
+    """Of a body that is an iterator: a middleware around this one may take the first part itself."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._begins()
+        return self
+
+    def __next__(self) -> bytes:
+        if not self._begun:
+            self._begins()
+        return next(self._body)  # type: ignore[call-overload, no-any-return]
+
+
+class _Parts:
+    """The parts of a body, which lives as long as they are taken."""
+
+    def __init__(self, body: ObservedBody, parts: Iterator[bytes]) -> None:
+        self._of, self._next = body, parts.__next__
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        return self._next()
+
+
+def observed(body: Iterable[bytes], work: Work) -> Iterable[bytes]:
+    """The same body, whose end is the end of the work."""
+    return (ObservedIterator if hasattr(body, "__next__") else ObservedBody)(body, work)
 
 
 def is_whole(body: Iterable[bytes], environ: WSGIEnvironment) -> bool:

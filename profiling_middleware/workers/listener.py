@@ -21,6 +21,7 @@ QUESTION_SECONDS = 5.0
 PROGRESS_SECONDS = 30.0
 """For the other one to take some of an answer."""
 _STAY_SECONDS = 3600.0
+_REST_SECONDS = 1.0
 _RECEIVED_BYTES = 4096
 
 Take = Callable[[Question], Recording]
@@ -58,10 +59,9 @@ class Visits:
 class Listener:
     """A handler: the socket on which this process can be reached."""
 
-    events = READABLE
-
     def __init__(self, reactor: Reactor, meeting: Meeting, worker: Worker, visits: Visits) -> None:
         """Listens from now on. Raises OSError. `meeting` is closed with this."""
+        self.events = READABLE
         self._reactor, self._meeting, self._worker, self._visits = reactor, meeting, worker, visits
         self._socket = meeting.listen(worker)
         self.deadline: float | None = time.monotonic() + _STAY_SECONDS
@@ -75,12 +75,17 @@ class Listener:
         return self._worker.started_ns
 
     def on_ready(self) -> None:
-        connection = self._meeting.accept(self._socket)
+        try:
+            connection = self._meeting.accept(self._socket)
+        except OSError:
+            # Such as no descriptor: until there is one it would be called again and again.
+            self.events, self.deadline = 0, time.monotonic() + _REST_SECONDS
+            return
         if connection is not None:
             self._visits.begin(connection)
 
     def on_deadline(self) -> None:
-        self.deadline = time.monotonic() + _STAY_SECONDS
+        self.events, self.deadline = READABLE, time.monotonic() + _STAY_SECONDS
         with suppress(FileNotFoundError):
             self._meeting.stay(self._worker.instance)
 

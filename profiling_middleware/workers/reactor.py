@@ -118,15 +118,12 @@ class Reactor:
     def _ensure_thread(self) -> None:
         if self._thread is not None or self._paused:
             return
-        if self._waker is None:
-            reading, writing = map(above_standard_streams, os.pipe())
-            os.set_blocking(reading, False)
-            os.set_blocking(writing, False)
-            self._waker = reading, writing
-        self._thread = OwnThread(self._run, self._name)
         try:
+            if self._waker is None:
+                self._waker = _waker()
+            self._thread = OwnThread(self._run, self._name)
             self._thread.start()
-        except RuntimeError:
+        except (OSError, RuntimeError):  # no descriptor, or no thread: the next call tries again
             self._thread = None
 
     def _wake(self) -> None:
@@ -186,8 +183,17 @@ class Reactor:
         try:
             action()
         except Exception:
-            self._logger.exception("profiling: an internal step failed; the service is not affected")
+            with contextlib.suppress(Exception):  # of the service's own handlers of the log
+                self._logger.exception("profiling: an internal step failed; the service is not affected")
             if handler is not None:
                 with contextlib.suppress(Exception):
                     handler.on_failure()
                 self.remove(handler)
+
+
+def _waker() -> tuple[int, int]:
+    """A pipe whose ends never block. Raises OSError."""
+    reading, writing = map(above_standard_streams, os.pipe())
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    return reading, writing

@@ -401,3 +401,32 @@ def test_the_token_is_in_no_line_of_the_log(settings: Settings, caplog: pytest.L
     assert caplog.messages != []
     assert "correct-horse-battery" not in caplog.text
     assert all(b"correct-horse" not in gzip.decompress(body) for body in stored(settings).values())
+
+
+def test_a_step_of_stopping_that_fails_keeps_no_other_from_being_taken(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    profiler = Profiler(settings)
+    profiler.start()
+    monkeypatch.setattr(profiler._parts.tracer, "hurry", lambda: 1 / 0)
+
+    profiler.stop()
+
+    assert not profiler.started
+    assert THIS_PROCESS.resident is None
+    assert sorted(key.split("/")[2] for key in stored(settings)) == ["cpu", "wall"]
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_part_that_cannot_go_on_after_a_fork_keeps_no_other_from_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused() -> None:
+        raise OSError(24, "Too many open files")
+
+    with Profiler(settings) as profiler:
+        profiler.before_fork()
+        monkeypatch.setattr(profiler._parts.recorder, "resume", refused)
+        profiler.after_fork_in_parent()
+
+        assert profiler.capture("cpu", 0.02).body

@@ -17,6 +17,7 @@ from profiling_middleware.pipeline import Pipeline, Request
 from profiling_middleware.recorder import MAX_ON_DEMAND, Recorder
 from profiling_middleware.recording import CaptureCancelled, Recording, TooManyCaptures
 from profiling_middleware.sampling.engine import EngineReport, Listener
+from profiling_middleware.threads import OwnThread
 from profiling_middleware.timer import TimerThread
 from sample_app.pprof_reader import Profile, read_pprof
 
@@ -527,3 +528,19 @@ def wait_for(condition: Callable[[], bool], deadline: float) -> None:
     while not condition():
         assert time.monotonic() < give_up
         time.sleep(0.001)
+
+
+def test_where_no_thread_can_be_started_any_more_nobody_waits_for_a_capture(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, deadline: float
+) -> None:
+    """At exit, since Python 3.12."""
+
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(OwnThread, "start", refused)
+        for _ in range(MAX_ON_DEMAND + 1):
+            recording = recorder.on_demand("cpu", 60.0, ON_DEMAND)
+            with pytest.raises(RuntimeError, match="the interpreter is exiting"):
+                recording.result.result(deadline)

@@ -20,6 +20,7 @@ from profiling_middleware.middleware.door import Door, may_be_asked
 from profiling_middleware.middleware.gunicorn import post_worker_init
 from profiling_middleware.process import THIS_PROCESS
 from profiling_middleware.profiler import Profiler
+from profiling_middleware.threads import OwnThread
 from profiling_middleware.workers.meeting import Meeting
 
 DEADLINE = 10.0
@@ -132,6 +133,55 @@ def test_of_those_who_say_nothing_only_so_many_are_kept(
         assert server.watched == 2
         with pytest.raises(BlockingIOError):
             second.recv(1)
+
+
+def test_one_that_is_let_go_in_the_moment_in_which_it_speaks_is_no_failure(
+    settings: Settings, door: Door, server: Selecting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The selector has told of both: of who comes and of who has spoken."""
+    monkeypatch.setattr(door_module, "_MAX_WAITING", 1)
+    with come(settings, door) as first:
+        server.turn()
+        first.send(b"question")
+        with come(settings, door):
+            ready = [key.data for key, _ in server.selector.select(DEADLINE)]
+            assert len(ready) == 2
+            for act in sorted(ready, key=lambda act: act != door._accept):
+                act()
+            assert server.watched == 2
+
+
+def test_without_a_descriptor_it_closes_and_the_servers_loop_goes_on(
+    settings: Settings, door: Door, server: Selecting, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(meeting: Meeting, listening: socket.socket) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(Meeting, "accept", refused)
+    with come(settings, door):
+        server.turn()
+
+    assert server.watched == 0
+    assert "other workers cannot reach this one any more: [Errno 24] Too many open files" in caplog.text
+
+
+def test_without_a_thread_there_is_no_answer_and_the_servers_loop_goes_on(
+    settings: Settings, door: Door, server: Selecting, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(OwnThread, "start", refused)
+    with come(settings, door) as visitor:
+        server.turn()
+        visitor.send(b"question")
+        server.turn()
+        visitor.setblocking(True)
+
+        with pytest.raises(ConnectionResetError):
+            visitor.recv(1)
+        assert server.watched == 1
+    assert "another worker got no answer: can't start new thread" in caplog.text
 
 
 def test_closed_it_leaves_nothing(settings: Settings, door: Door, server: Selecting, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import threading
 import time
@@ -122,3 +123,30 @@ def test_abandoned_all_its_sockets_are_closed(reactor: Reactor, echo: Echo, dead
     reactor.abandon()
 
     assert echo.outside.recv(1) == b""
+
+
+def test_without_a_descriptor_it_says_so_and_the_next_call_tries_again(
+    reactor: Reactor, monkeypatch: pytest.MonkeyPatch, deadline: float
+) -> None:
+    def refused() -> tuple[int, int]:
+        raise OSError(24, "Too many open files")
+
+    done = threading.Event()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pipe", refused)
+        assert not reactor.call_soon(lambda: None)
+
+    assert reactor.call_soon(done.set)
+    assert done.wait(deadline)
+
+
+def test_a_log_that_raises_does_not_end_it(
+    reactor: Reactor, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch, deadline: float
+) -> None:
+    monkeypatch.setattr(logger, "exception", lambda *_: 1 / 0)
+    done = threading.Event()
+
+    reactor.call_soon(lambda: 1 / 0)
+    reactor.call_soon(done.set)
+
+    assert done.wait(deadline)
