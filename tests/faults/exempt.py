@@ -22,9 +22,15 @@ _MIDDLEWARE = (
     "middleware.wsgi:WSGIProfilingMiddleware._serve",  # likewise
     "middleware.wsgi_work:Work.trace.<locals>.noting",  # the application's start_response
     "middleware.wsgi_work:ObservedBody.__iter__",
-    "middleware.wsgi_work:ObservedBody.__next__",
-    "middleware.wsgi_work:ObservedBody._begins",  # a part of both
+    "middleware.wsgi_work:ObservedBody.__getattr__",
+    "middleware.wsgi_work:ObservedBody._begins",  # a part of both, as
+    "middleware.wsgi_work:ObservedBody._end",
     "middleware.wsgi_work:ObservedBody.close",
+    "middleware.wsgi_work:ObservedIterator.__iter__",
+    "middleware.wsgi_work:ObservedIterator.__next__",
+    "middleware.wsgi_work:_Parts.__init__",
+    "middleware.wsgi_work:_Parts.__iter__",
+    "middleware.wsgi_work:_Parts.__next__",
     "tracing.requests:RequestSpan.send",
 )
 # What stands in the place of methods of asyncio, anyio, concurrent.futures and threading while somebody listens.
