@@ -46,7 +46,7 @@ class Call:
         self.pid, self.instance = pid, instance
         self._question, self._max_bytes, self._directory, self._on_end = question, max_bytes, directory, on_end
         self._inbox = Inbox()
-        self._begun = False
+        self._begun = self._hurries = False
         self._size: int | None = None
         self._partial = ""
         self._body = bytearray()
@@ -63,6 +63,7 @@ class Call:
 
     def end_early(self, reason: str) -> None:
         """What it has is enough, and has to come soon."""
+        self._hurries = True
         self.deadline = min(self.deadline or 0.0, time.monotonic() + HURRY_SECONDS)
         self._say(to_frame({"end": reason}))
 
@@ -125,7 +126,8 @@ class Call:
             return False
         if message.get("begun") is True and not self._begun:
             self._begun = True
-            self.deadline = time.monotonic() + (self._question.seconds or 0.0) + GRACE_SECONDS
+            if not self._hurries:
+                self.deadline = time.monotonic() + (self._question.seconds or 0.0) + GRACE_SECONDS
         elif self._begun and isinstance(size, int) and not isinstance(size, bool) and size > 0:
             if size > self._max_bytes:
                 self._end(f"has {size} bytes, and {self._max_bytes} are allowed (PROFILE_SPOOL_MAX_BYTES)")
