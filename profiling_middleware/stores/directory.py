@@ -6,7 +6,7 @@ import errno
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from profiling_middleware.descriptors import above_standard_streams
@@ -14,6 +14,7 @@ from profiling_middleware.model import Body, CaptureInfo
 from profiling_middleware.stores.base import KeyTaken, StoreError
 
 _MODE = 0o640
+_WITHOUT_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class DirectoryStore:
@@ -38,6 +39,7 @@ class DirectoryStore:
                 # Unlike a rename, a link fails where a file already is. Through a directory's descriptor, since only
                 # then does it lead to where /proc's link points.
                 os.link(where, path, src_dir_fd=descriptor, follow_symlinks=True)
+            _sync(path.parent)
         except FileExistsError as error:
             if path.is_file():
                 raise KeyTaken(key) from None
@@ -90,7 +92,22 @@ def _write(descriptor: int, body: Body) -> None:
         os.fsync(descriptor)
 
 
+def _sync(directory: Path) -> None:
+    """The file's name is on the disk, too: whoever kept the capture until then lets go of it now."""
+    descriptor = above_standard_streams(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    try:
+        with suppress(OSError):  # a file system may not know how
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _explain(root: Path, error: OSError) -> str:
+    if error.filename2 is not None and error.errno in _WITHOUT_LINKS:
+        return (
+            f"{error.strerror} ({error.filename2}): the file system of PROFILE_STORE ({root}) has no hard links, "
+            "without which a capture could replace another: name a directory on one that has"
+        )
     return (
         f"{error.strerror or error} ({error.filename or root}): the directory of PROFILE_STORE "
         f"({root}) must be writable by uid {os.geteuid()} and have room"

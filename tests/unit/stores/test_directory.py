@@ -8,6 +8,7 @@ import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -168,7 +169,36 @@ def test_what_was_written_is_on_the_disk_before_it_has_its_name(
     monkeypatch.setattr(os, "fsync", note)
     DirectoryStore(tmp_path).put(KEY, b"body", info)
 
-    assert synced == [(4, False)]
+    assert synced[0] == (4, False)
+
+
+def test_its_name_is_on_the_disk_when_it_is_stored(
+    tmp_path: Path, info: CaptureInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    sync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    DirectoryStore(tmp_path).put("profiles/watcher/cpu/1.pprof.gz", b"body", info)
+
+    assert synced[-1] == str(tmp_path / "profiles/watcher/cpu")
+
+
+def test_a_file_system_without_hard_links_is_explained(
+    tmp_path: Path, info: CaptureInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as of memory cards, and some of networks."""
+
+    def refused(source: str, target: Path, **_: Any) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted", source, None, str(target))
+
+    monkeypatch.setattr(os, "link", refused)
+    with pytest.raises(StoreError, match="has no hard links"):
+        DirectoryStore(tmp_path).put("profiles/watcher/cpu/1.pprof.gz", b"body", info)
 
 
 def test_others_cannot_read_a_capture(tmp_path: Path, info: CaptureInfo) -> None:
