@@ -21,6 +21,9 @@ SPAN: ContextVar[RequestSpan | None] = ContextVar("profiling_middleware.span", d
 _ENDED: dict[int, tuple[int, int]] = {}
 """By thread: the request that was the last to end in it, and when."""
 
+# A status has three digits.
+_NO_STATUS = 1_000
+
 Resolve = Callable[[Any], tuple[Label, ...] | None]
 
 
@@ -65,7 +68,9 @@ class RequestSpan:
             try:
                 kind = message["type"]
                 if kind == "http.response.start":
-                    self.status = message["status"]
+                    status = message["status"]
+                    # Servers take 201.0, too, and one that cannot be written would cost the whole chunk.
+                    self.status = status if isinstance(status, int) and 0 <= status < _NO_STATUS else 0
                 elif kind == "http.response.body":
                     self.first_byte_ns = monotonic_ns()
                 elif kind == "websocket.accept":
@@ -76,7 +81,7 @@ class RequestSpan:
 
     def note_status(self, status: str) -> None:
         """As WSGI's `start_response` is told: `200 OK`. Now its route is known; Flask forgets it before it returns."""
-        self.status = int(status[:3]) if status[:3].isdigit() else 0
+        self.status = int(status[:3]) if status[:3].isdecimal() else 0
         self._labels = self._resolved()
 
     def note_first_byte(self) -> None:

@@ -76,11 +76,13 @@ class Tracer:
         self._lost = 0
         self._submitted = self._written = 0
         """The weight of all batches so far; the latter on the thread that writes them."""
+        self._failed = 0
+        """What was lost because it could not be written; on that thread, too."""
 
     @property
     def dropped(self) -> int:
         """Events that found no room since the process started."""
-        return self._buffer.dropped + self._seen.dropped + self._lost
+        return self._buffer.dropped + self._seen.dropped + self._lost + self._failed
 
     @property
     def limits(self) -> tuple[str, ...]:
@@ -168,6 +170,9 @@ class Tracer:
         def write() -> None:
             try:
                 self._writer.write(batch, sinks)
+            except Exception:
+                self._failed += batch.size
+                raise
             finally:
                 self._written += weight
 

@@ -9,6 +9,7 @@ import itertools
 import threading
 import time
 import weakref
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -95,6 +96,19 @@ def test_status_and_first_byte_are_those_of_the_answer(
     assert (event.status, event.first_byte_ns > 0) == (status, has_body)
 
 
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [(HTTPStatus.CREATED, 201), (201.0, 0), ("201", 0), (None, 0), (-1, 0), (10**30, 0), ([], 0), (999, 999)],
+    ids=repr,
+)
+def test_a_status_is_a_number_that_can_be_written(
+    sent: Any, told: int, spans: RequestSpans, buffer: TraceBuffer
+) -> None:
+    """Servers may take more than that, and the trace of all others must not be lost for it."""
+    event = ended(spans, buffer, {**START, "status": sent}, BODY)
+    assert (event.status, isinstance(event.status, int), event.first_byte_ns > 0) == (told, True, True)
+
+
 def test_sending_returns_and_raises_what_the_server_does(spans: RequestSpans, buffer: TraceBuffer) -> None:
     def refuses(_: object) -> object:
         raise OSError("the client is gone")
@@ -107,7 +121,8 @@ def test_sending_returns_and_raises_what_the_server_does(spans: RequestSpans, bu
 
 
 @pytest.mark.parametrize(
-    ("said", "status"), [("200 OK", 200), ("404 Not Found", 404), ("599", 599), ("", 0), ("OK", 0), ("2x0 no", 0)]
+    ("said", "status"),
+    [("200 OK", 200), ("404 Not Found", 404), ("599", 599), ("", 0), ("OK", 0), ("2x0 no", 0), ("²00", 0)],
 )
 def test_wsgi_notes_what_it_knows(said: str, status: int, spans: RequestSpans, buffer: TraceBuffer) -> None:
     subject = dict(ORDERS)

@@ -461,11 +461,15 @@ def test_a_chunk_that_cannot_be_written_does_not_end_the_trace(parts: Parts, cap
     sink = Chunks()
     parts.begin(sink)
     parts.tracer._buffer.add(COUNTER, "no such counter", 10**12, 1.0)
-    parts.tick()
+    parts.request("/lost")
+    parts.engine.listeners[0].receive([sample(10**12, stack("lost"), cpu=MS)] * 3)
+    parts.tracer.drain()
+    parts.settle()
+    assert parts.tracer.dropped == 5
     parts.request("/a")
     parts.tick()
     parts.settle()
-    assert sink.having("/a") == [0]
+    assert sink.having("/a") == sink.having("events dropped") == [0]
     assert caplog.messages == ["profiling: an internal step failed; the service is not affected"]
 
 
