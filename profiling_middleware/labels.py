@@ -21,6 +21,36 @@ LabelMaker = Callable[[Resolve, Any], object]
 """Makes of a subject, such as a request, the value that `CURRENT` must have so that the engine sees it."""
 
 
+class Served:
+    """A request as it is asked for its labels. Once it has ended it is nothing but those.
+
+    What was begun in its context may last for ever, as a timer or a task does, and holds this.
+    """
+
+    __slots__ = ("_asks", "_labels")
+
+    _labels: Labels
+
+    def __init__(self, resolve: Resolve, subject: Any) -> None:
+        self._asks: tuple[Resolve, Any] | None = (resolve, subject)
+
+    def labels(self) -> Labels | None:
+        """Those that are known now; None while it goes on and they are not. From any thread."""
+        asks = self._asks
+        return self._labels if asks is None else asks[0](asks[1])
+
+    def end(self) -> None:
+        """It has been served: what is not known by now never will be."""
+        asks = self._asks
+        if asks is None:
+            return
+        try:
+            self._labels = asks[0](asks[1]) or ()
+        except Exception:
+            self._labels = ()  # an application's own routes are asked: what they do is no failure of ours
+        self._asks = None  # at last, as others may be asking
+
+
 class RequestLabels:
     """What makes the labels of requests now, for the middlewares that serve them. From any thread."""
 

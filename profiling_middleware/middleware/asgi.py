@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, cast
 
 from profiling_middleware.config import Settings, SettingsError
-from profiling_middleware.labels import CURRENT, end_work
+from profiling_middleware.labels import CURRENT, Served, end_work
 from profiling_middleware.middleware.paths import PREFIX, is_admin_path, route_path
 from profiling_middleware.middleware.service import ProfilerService
 from profiling_middleware.process import OtherSettings
@@ -69,14 +69,15 @@ class ProfilingMiddleware:
             return
         # A request that is labelled and traced, if it can be: whatever fails in that goes no further. Here and not in a
         # method of its own, as each await of the application would go through that, too.
-        service, spans, token, entered, span = self._service, None, None, None, None
+        service, spans, token, entered, span, served = self._service, None, None, None, None, None
         try:
             try:
-                make, spans, resolve = service.label_maker, service.spans, service.endpoints.of_asgi
+                make, spans = service.label_maker, service.spans
+                served = Served(service.endpoints.of_asgi, scope)
                 if make is not None:
-                    token = CURRENT.set(make(resolve, scope))
+                    token = CURRENT.set(make(Served.labels, served))
                 if spans is not None:
-                    span = spans.begin(resolve, scope, send)
+                    span = spans.begin(Served.labels, served, send)
                     entered = spans.enter(span)
                     send = span.send
             except Exception as error:
@@ -88,6 +89,8 @@ class ProfilingMiddleware:
             raise
         finally:
             try:
+                if served is not None:
+                    served.end()
                 if span is not None and spans is not None:
                     spans.end(span)
                 if entered is not None:

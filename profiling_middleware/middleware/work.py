@@ -24,9 +24,10 @@ class Endpoints:
         chosen = scope.get("route") or scope.get("endpoint")
         if chosen is None:
             return None
-        # The outermost router: scope["app"] is a mounted application by now, and scope["route"] a route in it.
-        routes = getattr(scope.get("router") or scope.get("app"), "routes", ())
-        return self._of(scope.get("method", ""), self._template(chosen, routes))
+        known = self._templates.get(id(chosen))
+        template = known[1] if known is not None and known[0] is chosen else self._template(chosen, scope)
+        method = scope.get("method", "")
+        return self._labels.get((method, template)) or self._of(method, template)
 
     def of_wsgi(self, environ: Mapping[str, Any]) -> Labels | None:
         """The labels of a request, None while its framework has not said whom it chose."""
@@ -47,11 +48,10 @@ class Endpoints:
             known = self._labels[method, endpoint] = tuple(Label(name, value) for name, value in pairs if value)
         return known
 
-    def _template(self, chosen: object, routes: Iterable[object]) -> str:
+    def _template(self, chosen: object, scope: Mapping[str, Any]) -> str:
         """The path that leads to a route or an endpoint, such as `/items/{id}`, or else its own path or name."""
-        known = self._templates.get(id(chosen))
-        if known is not None and known[0] is chosen:
-            return known[1]
+        # The outermost router: scope["app"] is a mounted application by now, and scope["route"] a route in it.
+        routes = getattr(scope.get("router") or scope.get("app"), "routes", ())
         path = _path_to(chosen, routes) or getattr(chosen, "path", None)
         name = path if isinstance(path, str) else f"{_name(chosen, '__module__')}.{_name(chosen, '__qualname__')}"
         if len(self._templates) < _MAX_ENDPOINTS:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from profiling_middleware.config import Settings, SettingsError
 from profiling_middleware.failures import raised_by_a_handler
-from profiling_middleware.labels import CURRENT, LabelMaker
+from profiling_middleware.labels import CURRENT, LabelMaker, Served
 from profiling_middleware.middleware.paths import PREFIX, is_admin_path
 from profiling_middleware.middleware.service import ProfilerService
 from profiling_middleware.middleware.wsgi_work import Work, is_whole, observed
@@ -103,11 +103,12 @@ class WSGIProfilingMiddleware:
         """
         failures, work = self._service.failures, None
         try:
-            work, resolve = Work(spans, failures), self._service.endpoints.of_wsgi
+            served = Served(self._service.endpoints.of_wsgi, environ)
+            work = Work(served, spans, failures)
             if make is not None:
-                work.tokens.append(CURRENT.set(make(resolve, environ)))
+                work.tokens.append(CURRENT.set(make(Served.labels, served)))
             if spans is not None:
-                start_response = work.trace(spans, resolve, environ, start_response)
+                start_response = work.trace(spans, start_response)
         except Exception as error:
             if work is not None and raised_by_a_handler(error):
                 work.end()

@@ -7,7 +7,7 @@ from contextvars import Token
 from typing import TYPE_CHECKING, Any
 
 from profiling_middleware.failures import Failures
-from profiling_middleware.labels import Resolve, end_work
+from profiling_middleware.labels import Served, end_work
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
@@ -18,19 +18,17 @@ if TYPE_CHECKING:
 class Work:
     """What one request's samples are labelled with, and its part in a trace."""
 
-    __slots__ = ("_ended", "_span", "_spans", "failures", "tokens")
+    __slots__ = ("_ended", "_served", "_span", "_spans", "failures", "tokens")
 
-    def __init__(self, spans: RequestSpans | None, failures: Failures) -> None:
+    def __init__(self, served: Served, spans: RequestSpans | None, failures: Failures) -> None:
         self.tokens: list[Token[Any]] = []
-        self._spans, self.failures = spans, failures
+        self._served, self._spans, self.failures = served, spans, failures
         self._span: RequestSpan | None = None
         self._ended = False
 
-    def trace(
-        self, spans: RequestSpans, resolve: Resolve, environ: WSGIEnvironment, start_response: StartResponse
-    ) -> StartResponse:
+    def trace(self, spans: RequestSpans, start_response: StartResponse) -> StartResponse:
         """It begins now; returns what the application is to call instead of `start_response`."""
-        span = self._span = spans.begin(resolve, environ)
+        span = self._span = spans.begin(Served.labels, self._served)
         self.tokens.append(spans.enter(span))
 
         def noting(*arguments: Any, **named: Any) -> Callable[[bytes], object]:
@@ -53,6 +51,7 @@ class Work:
             return
         self._ended = True
         span, spans = self._span, self._spans
+        self._served.end()
         if span is not None and spans is not None:
             if failed:
                 span.status = span.status or 500  # what servers answer then

@@ -17,7 +17,7 @@ from profiling_middleware.failures import Failures
 from profiling_middleware.trace_events import TraceEvent
 from profiling_middleware.tracing.buffer import WORK, TraceBuffer
 from profiling_middleware.tracing.names import function_name
-from profiling_middleware.tracing.requests import SPAN, request_of_step
+from profiling_middleware.tracing.requests import WORKS_FOR, request_of_step
 
 # Shorter than this, queued or at work, is not told in a trace that is not full.
 _LEAST_NS = 1_000_000
@@ -83,7 +83,7 @@ class ExecutorWork:
             try:
                 if self._buffer is not None:
                     # Not twice: one of ours may still be called by whoever replaced it.
-                    item.__dict__.setdefault(_QUEUED, (monotonic_ns(), SPAN.get()))
+                    item.__dict__.setdefault(_QUEUED, (monotonic_ns(), WORKS_FOR.get()))
             except Exception:
                 self._failures.note()
 
@@ -111,11 +111,11 @@ class ExecutorWork:
         self._put(work_item, "__init__", init)
         self._put(work_item, "run", run)
 
-    def _note(self, name: str, queued_ns: int, span: Any, began_ns: int) -> None:
+    def _note(self, name: str, queued_ns: int, works_for: int, began_ns: int) -> None:
         ended_ns, buffer = monotonic_ns(), self._buffer
         if buffer is not None and (ended_ns - began_ns >= self._least_ns or began_ns - queued_ns >= self._least_ns):
             # Work for a request, or a request as work: gunicorn's threads serve them so.
-            request = span.number if span is not None else request_of_step(began_ns)
+            request = works_for or request_of_step(began_ns)
             buffer.add(WORK, get_ident(), queued_ns, began_ns, ended_ns, name, request)
 
     # -- anyio ---------------------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ class ExecutorWork:
         return run_sync
 
     def _measured(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        queued, span = monotonic_ns(), SPAN.get()
+        queued, works_for = monotonic_ns(), WORKS_FOR.get()
 
         def measured(*arguments: Any) -> Any:
             began = monotonic_ns()
@@ -145,7 +145,7 @@ class ExecutorWork:
                 return func(*arguments)
             finally:
                 try:
-                    self._note(function_name(func), queued, span, began)
+                    self._note(function_name(func), queued, works_for, began)
                 except Exception:
                     self._failures.note()
 

@@ -15,8 +15,11 @@ from profiling_middleware.trace_events import RequestEvent
 from profiling_middleware.tracing.buffer import REQUEST, TraceBuffer
 from profiling_middleware.tracing.rows import NO_ROW, Rows
 
-SPAN: ContextVar[RequestSpan | None] = ContextVar("profiling_middleware.span", default=None)
-"""The request that the running context works for, while a trace is taken."""
+WORKS_FOR: ContextVar[int] = ContextVar("profiling_middleware.request", default=0)
+"""The number of the request that the running context works for while a trace is taken; 0 for none.
+
+Not the request itself: what is begun in its context may last for ever.
+"""
 
 _ENDED: dict[int, tuple[int, int]] = {}
 """By thread: the request that was the last to end in it, and when."""
@@ -32,9 +35,9 @@ def request_of_step(began_ns: int) -> int:
 
     Also of one that has ended meanwhile, so that the context works for nobody any more.
     """
-    span = SPAN.get()
-    if span is not None:
-        return span.number
+    number = WORKS_FOR.get()
+    if number:
+        return number
     number, ended_ns = _ENDED.get(get_ident(), (0, 0))
     return number if ended_ns >= began_ns else 0
 
@@ -46,17 +49,17 @@ class RequestSpan:
         "_labels",
         "_resolve",
         "_send",
+        "_subject",
         "began_ns",
         "first_byte_ns",
         "number",
         "row",
         "status",
-        "subject",
     )
 
     def __init__(self, row: int, number: int, resolve: Resolve, subject: Any, send: Any) -> None:
         self.row, self.number = row, number
-        self._resolve, self.subject, self._send = resolve, subject, send
+        self._resolve, self._subject, self._send = resolve, subject, send
         self.status = self.first_byte_ns = 0
         self._labels: tuple[Label, ...] = ()
         self.began_ns = monotonic_ns()
@@ -107,7 +110,7 @@ class RequestSpan:
 
     def _resolved(self) -> tuple[Label, ...]:
         try:
-            return self._resolve(self.subject) or ()
+            return self._resolve(self._subject) or ()
         except Exception:
             return ()  # an application's own routes are asked: what they do ends no trace
 
@@ -154,9 +157,9 @@ class RequestSpans:
         self._open[number] = span
         return span
 
-    def enter(self, span: RequestSpan) -> Token[RequestSpan | None]:
+    def enter(self, span: RequestSpan) -> Token[int]:
         """From now on the running context works for it, until the token is reset."""
-        return SPAN.set(span)
+        return WORKS_FOR.set(span.number)
 
     def end(self, span: RequestSpan) -> None:
         """It is over. One that began before somebody else listened is not told."""

@@ -17,7 +17,7 @@ from profiling_middleware.failures import Failures
 from profiling_middleware.trace_events import TraceEvent
 from profiling_middleware.tracing.buffer import STEP, TraceBuffer
 from profiling_middleware.tracing.names import function_name
-from profiling_middleware.tracing.requests import SPAN
+from profiling_middleware.tracing.requests import WORKS_FOR
 from profiling_middleware.tracing.tasks import FollowedTasks, TaskSteps
 
 LEAST_STEP_NS = 1_000_000
@@ -129,6 +129,5 @@ class LoopSteps:
                 future = handle._args[0] if handle._args else None
                 context.run(tasks.stepped, owner, future, began_ns, ended_ns)
         elif callback is not None and ended_ns - began_ns >= self._least_ns:
-            span = context.get(SPAN) if context is not None else None
-            request = span.number if span is not None else 0
+            request = context.get(WORKS_FOR, 0) if context is not None else 0
             buffer.add(STEP, get_ident(), began_ns, ended_ns, function_name(callback), "", request, 0, ())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import logging
+import weakref
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -19,14 +21,15 @@ from starlette.websockets import WebSocket
 
 from profiling_middleware.config import Settings
 from profiling_middleware.failures import Failures
-from profiling_middleware.labels import CURRENT, Labels, Resolve, end_work
+from profiling_middleware.labels import CURRENT, Labels, Resolve, Served, end_work
 from profiling_middleware.middleware import work
 from profiling_middleware.middleware.asgi import ProfilingMiddleware
 from profiling_middleware.middleware.work import Endpoints
 from profiling_middleware.middleware.wsgi import WSGIProfilingMiddleware
 from profiling_middleware.middleware.wsgi_work import Work as WSGIWork
 from profiling_middleware.model import Label
-from profiling_middleware.tracing.requests import RequestSpans
+from profiling_middleware.tracing.buffer import TraceBuffer
+from profiling_middleware.tracing.requests import WORKS_FOR, RequestSpans
 
 pytestmark = pytest.mark.usefixtures("service_has_ended")
 
@@ -452,6 +455,102 @@ def test_without_a_label_maker_nothing_is_set(labelled_asgi: Callable[[Any], Any
     assert seen.labels == ["nobody's"]
 
 
+# -- what it leaves behind --------------------------------------------------------------------------------------------
+
+
+class Kept(dict[str, Any]):
+    """A scope or an environ of which can be told whether anybody holds it."""
+
+
+def traced(middleware: Any) -> RequestSpans:
+    """Requests are traced as well from now on."""
+    spans = middleware._service.spans = RequestSpans()
+    spans.start(TraceBuffer())
+    return spans
+
+
+def test_a_context_that_outlives_its_request_holds_no_more_than_its_labels(
+    labelled_asgi: Callable[[Any], Any],
+) -> None:
+    """A timer that a request has started may be there for hours, and its scope has the body in it."""
+    contexts: list[contextvars.Context] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scope["route"] = SimpleNamespace(path="/late")
+        contexts.append(contextvars.copy_context())
+
+    middleware = labelled_asgi(app)
+    spans = traced(middleware)
+    scope = Kept(SCOPE)
+    gone = weakref.ref(scope)
+    asyncio.run(middleware(scope, never_receive, no_send))
+    del scope
+    gc.collect()
+
+    assert gone() is None
+    assert [contexts[0].run(labels_now), contexts[0].run(WORKS_FOR.get)] == [labels("/late"), 1]
+    assert spans.in_flight() == []
+
+
+@pytest.mark.parametrize("resolve", [lambda scope: None, lambda scope: 1 / 0], ids=["no route", "fails"])
+def test_what_was_not_known_at_the_end_of_a_request_never_will_be(resolve: Any) -> None:
+    served = Served(resolve, {})
+    served.end()
+    served.end()
+    assert served.labels() == ()
+
+
+def test_what_is_sent_after_a_request_has_ended_reaches_the_server(labelled_asgi: Callable[[Any], Any]) -> None:
+    """Of a task that goes on: whether that is in order is the server's to say, as without the middleware."""
+    sent: list[Any] = []
+    senders: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        senders.append(send)
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    async def serve() -> None:
+        await middleware(dict(SCOPE), never_receive, send)
+        await senders[0]({"type": "http.response.body"})
+
+    middleware = labelled_asgi(app)
+    traced(middleware)
+    asyncio.run(serve())
+    assert sent == ["http.response.start", "http.response.body"]
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_context_that_outlives_its_wsgi_request_holds_no_more_than_its_labels(
+    streams: bool, labelled_wsgi: Callable[[Any], Any]
+) -> None:
+    contexts: list[contextvars.Context] = []
+
+    def app(environ: Any, start_response: Any) -> Any:
+        contexts.append(contextvars.copy_context())
+        return iter([b"part"]) if streams else [b"all"]
+
+    middleware = labelled_wsgi(app)
+    traced(middleware)
+
+    def serve() -> weakref.ref[Kept]:
+        request = Kept(environ())
+        answer = middleware(request, start_response)
+        if streams:
+            assert contexts[0].run(labels_now) == labels("/rule")
+            list(answer)
+            answer.close()
+        return weakref.ref(request)
+
+    gone: Any = run_alone(serve)
+    gc.collect()
+
+    assert gone() is None
+    assert contexts[0].run(labels_now) == labels("/rule")
+
+
 # -- how long: WSGI ---------------------------------------------------------------------------------------------------
 
 
@@ -496,8 +595,8 @@ def test_what_a_traced_application_starts_its_answer_with_is_handed_on() -> None
 
     def serve() -> None:
         spans = RequestSpans()
-        request = WSGIWork(spans, Failures())
-        noting: Any = request.trace(spans, lambda subject: None, environ(), start)
+        request = WSGIWork(Served(lambda subject: None, environ()), spans, Failures())
+        noting: Any = request.trace(spans, start)
         assert noting("200 OK", [], None) == calls.append
         noting("500 Oops", [], exc_info="error")
         noting(status="404 Not Found", headers=[])

@@ -17,7 +17,7 @@ from tracing_kit import routed, taken
 
 from profiling_middleware.trace_events import RequestEvent
 from profiling_middleware.tracing.buffer import TraceBuffer
-from profiling_middleware.tracing.requests import SPAN, RequestSpans, request_of_step
+from profiling_middleware.tracing.requests import WORKS_FOR, RequestSpans, request_of_step
 from profiling_middleware.tracing.rows import NO_ROW, Rows
 
 ORDERS = {"endpoint": "/orders/{id}", "method": "GET"}
@@ -271,13 +271,13 @@ def test_whoever_asks_is_told_whether_somebody_listens() -> None:
 
 def test_the_running_context_works_for_it(spans: RequestSpans) -> None:
     span = spans.begin(routed, ORDERS)
-    assert SPAN.get() is None
+    assert WORKS_FOR.get() == 0
     token = spans.enter(span)
-    assert SPAN.get() is span
+    assert WORKS_FOR.get() == span.number
     copied = contextvars.copy_context()
-    SPAN.reset(token)
-    assert SPAN.get() is None
-    assert copied.run(SPAN.get) is span
+    WORKS_FOR.reset(token)
+    assert WORKS_FOR.get() == 0
+    assert copied.run(WORKS_FOR.get) == span.number
 
 
 def test_a_step_is_for_the_request_that_its_context_works_for_or_has_worked_for(
@@ -289,7 +289,7 @@ def test_a_step_is_for_the_request_that_its_context_works_for_or_has_worked_for(
     token = spans.enter(span)
     assert request_of_step(time.monotonic_ns()) == span.number
     spans.end(span)
-    SPAN.reset(token)
+    WORKS_FOR.reset(token)
     ended = taken(buffer)[0].ended_ns
     assert [request_of_step(at) for at in (began, ended, ended + 1)] == [span.number, span.number, 0]
     elsewhere: list[int] = []
