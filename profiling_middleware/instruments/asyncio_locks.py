@@ -31,8 +31,11 @@ _LEAST_WAIT_NS = 20_000
 _LOOK_SECONDS = 2.0
 
 Wait = Callable[..., Coroutine[Any, Any, Any]]
-_Wait = tuple[tuple[int, str], "asyncio.Task[Any] | None", int, int | None]
-"""What for, whose, since when, and what its task has waited already for the wait that this one is part of."""
+_Wait = tuple[tuple[int, str], int, int, int | None]
+"""What for, whose, since when, and what its task has waited already for the wait that this one is part of.
+
+Whose is a number: a task that nobody holds is collected while it waits, as without us.
+"""
 
 
 class AsyncioLocks:
@@ -42,8 +45,8 @@ class AsyncioLocks:
         self._listeners: list[WaitListener] = []
         self._replaced: list[tuple[type, str, Any, Any]] = []
         self._table = WaitTable()
-        self._nested: dict[object, int] = {}
-        """By task that waits for a condition: what it has waited meanwhile for the condition's lock."""
+        self._nested: dict[int, int] = {}
+        """By id of a task that waits for a condition: what it has waited meanwhile for the condition's lock."""
         self._stacks = StackTable()
         self._events = events or ContentionEvents()
         self._failures = failures or Failures()
@@ -112,7 +115,7 @@ class AsyncioLocks:
                 self._failures.note()
 
     def _begun(self, key: tuple[int, str], frame: Any) -> _Wait:
-        task, began = asyncio.current_task(), time.monotonic_ns()
+        task, began = id(asyncio.current_task()), time.monotonic_ns()
         self._table.begin(key, self._waiter(frame), began)
         outer = self._nested.get(task)
         self._nested[task] = 0
@@ -131,11 +134,14 @@ class AsyncioLocks:
         if waited >= _LEAST_WAIT_NS:
             self._note_wait(waited, now, frame, task)
 
-    def _note_wait(self, waited: int, now: int, frame: Any, task: asyncio.Task[Any] | None) -> None:
+    def _note_wait(self, waited: int, now: int, frame: Any, waiter: int) -> None:
         chosen = self._events.choose_wait(waited)
         if chosen is None:
             return
         frames = running_frames(frame)
+        # Who is collected while it waits ends in whatever runs, or outside of all loops.
+        current = asyncio.current_task() if asyncio._get_running_loop() is not None else None
+        task = current if id(current) == waiter else None
         for parent in parents(task) if task is not None else ():
             frames += suspended_frames(parent)
         count, delay_ns = chosen

@@ -73,6 +73,27 @@ def test_a_method_that_somebody_else_has_replaced_meanwhile_is_left_to_them(
     assert event.is_set()
 
 
+def test_a_task_that_nobody_holds_is_collected_while_it_waits(locks: AsyncioLocks, heard: Heard) -> None:
+    """As without us: a consumer whose queue is gone would hold all its frames for as long as somebody listens."""
+    gone: list[weakref.ref[Any]] = []
+
+    async def consumes() -> None:
+        await asyncio.Queue[int]().get()
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        gone.append(weakref.ref(asyncio.create_task(consumes())))
+        await asyncio.sleep(0.001)
+        gc.collect()
+
+    asyncio.run(main())
+    assert gone[0]() is None
+    assert (locks._nested, bool(locks._table.waited)) == ({}, False)
+    locks.flush()
+    (wait,) = heard.contentions
+    assert wait.times == 1
+
+
 def test_arguments_are_passed_on_by_name_too(locks: AsyncioLocks, heard: Heard) -> None:
     async def main() -> list[int]:
         queue: asyncio.Queue[int] = asyncio.Queue(maxsize=1)
