@@ -10,6 +10,7 @@ from enum import IntEnum
 from typing import Literal, NamedTuple
 
 from profiling_middleware.private_file import PrivateFile
+from profiling_middleware.short_names import short_name
 
 Trigger = Literal["periodic", "on demand", "slow request", "stall"]
 
@@ -64,7 +65,7 @@ class Thread:
     __slots__ = ("name", "native_id")
 
     def __init__(self, name: str, native_id: int) -> None:
-        self.name = name
+        self.name = short_name(name)
         self.native_id = native_id
 
 

@@ -16,6 +16,8 @@ from profiling_middleware.model import Frame, Stack
 
 # A kilobyte each, and in a full trace every task has a name of its own.
 MOST_ENTRIES = 4_000
+# A stack as a text has some kilobytes, and is there twice.
+MOST_BYTES = 2 * 1024 * 1024
 
 # InternedData
 CATEGORIES, EVENT_NAMES, ANNOTATION_NAMES, _FUNCTION_NAMES, _FRAMES, _CALLSTACKS = 1, 2, 3, 5, 6, 7
@@ -44,6 +46,8 @@ class Texts:
         self._field = field
         self._entries: dict[str, tuple[int, bytes]] = {}
         self._used: dict[str, bytes] = {}
+        self.size = 0
+        """Of all entries, in bytes."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -55,6 +59,7 @@ class Texts:
             number = len(self._entries) + 1
             content = integer(_IID, number) + message(_TEXT, _text(text))
             entry = self._entries[text] = number, message(self._field, content)
+            self.size += len(content)
         self._used[text] = entry[1]
         return entry[0]
 
@@ -67,6 +72,7 @@ class Texts:
     def clear(self) -> None:
         """Numbers begin anew. Between two chunks."""
         self._entries.clear()
+        self.size = 0
 
 
 class _Entry:

@@ -23,6 +23,7 @@ from profiling_middleware.encoders.interning import (
     ANNOTATION_VALUES,
     CATEGORIES,
     EVENT_NAMES,
+    MOST_BYTES,
     MOST_ENTRIES,
     Stacks,
     Texts,
@@ -169,7 +170,7 @@ class PerfettoEncoder:
         return self._last_base
 
     def _make_room(self) -> None:
-        if any(len(table) > MOST_ENTRIES for table in self._tables()):
+        if self._values.size > MOST_BYTES or any(len(table) > MOST_ENTRIES for table in self._tables()):
             self.forget()
 
     def _tables(self) -> tuple[Texts | Stacks | dict[Any, Any], ...]:

@@ -7,6 +7,7 @@ from http import HTTPMethod
 from typing import Any
 
 from profiling_middleware.labels import Labels
+from profiling_middleware.short_names import short_name
 
 _MAX_ENDPOINTS = 1_000
 _METHODS = frozenset(method.value for method in HTTPMethod)
@@ -33,7 +34,7 @@ class Endpoints:
         """The labels of a request, None while its framework has not said whom it chose."""
         # Flask, and all that is made of werkzeug.
         rule = getattr(environ.get("werkzeug.request"), "url_rule", None)
-        return self._of(environ.get("REQUEST_METHOD", ""), str(rule)) if rule is not None else None
+        return self._of(environ.get("REQUEST_METHOD", ""), short_name(str(rule))) if rule is not None else None
 
     def _of(self, method: str, endpoint: str) -> Labels:
         known = self._labels.get((method, endpoint))
@@ -54,6 +55,7 @@ class Endpoints:
         routes = getattr(scope.get("router") or scope.get("app"), "routes", ())
         path = _path_to(chosen, routes) or getattr(chosen, "path", None)
         name = path if isinstance(path, str) else f"{_name(chosen, '__module__')}.{_name(chosen, '__qualname__')}"
+        name = short_name(name)
         if len(self._templates) < _MAX_ENDPOINTS:
             self._templates[id(chosen)] = chosen, name
         return name

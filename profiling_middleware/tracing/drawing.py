@@ -16,6 +16,7 @@ from profiling_middleware.trace_events import (
     TraceEvent,
     WorkEvent,
 )
+from profiling_middleware.tracing.rows import MOST_ROWS
 from profiling_middleware.tracing.stalls import Stall
 from profiling_middleware.tracing.states import RUNS, ThreadState
 from profiling_middleware.waits import WaitNames
@@ -26,6 +27,8 @@ _LEAST_STATE_NS = 1_000_000
 # Less than a trace can tell apart: it would end after the state that follows has begun, maybe in another chunk.
 _LEAST_RUN_NS = 1_000
 _MOST_FRAMES = 60
+# Some kilobytes each.
+_MOST_PLACES = 500
 
 Arguments = tuple[tuple[str, Value], ...]
 
@@ -36,12 +39,18 @@ class Drawing:
     def __init__(self) -> None:
         self._names = WaitNames()
         self._tids: dict[int, int] = {}
+        self._places: dict[Stack, Arguments] = {}
+        """Where somebody waited, for those who wait there, too."""
         self._lock_rows: list[tuple[int, int]] = []
         """A heap: until when each row is taken, and its number."""
+        self.dropped = 0
+        """What found no row since the process started."""
 
     def forget(self) -> None:
         """Lets go of stacks."""
         self._names.clear()
+        self._places.clear()
+        self._lock_rows.clear()
 
     def learn_thread(self, ident: int, tid: int) -> None:
         """From now on events of thread `ident` are those of `tid`."""
@@ -70,7 +79,7 @@ class Drawing:
     def stall(self, stall: Stall) -> Slice:
         """A step that held up its loop, with the stack that did it."""
         step = _step(stall.step, stall.tid)
-        arguments = (*step.arguments, *_where(stall.stack))
+        arguments = (*step.arguments, *self._where(stall.stack))
         return step._replace(name=f"stall: {step.name}", category="stall", arguments=arguments)
 
     def lock_wait(self, wait: Contention) -> Slice | None:
@@ -78,21 +87,27 @@ class Drawing:
         # One that had ended before it was seen has no number to be drawn by.
         if not wait.thread.native_id or self._names.kind(wait.reason, wait.stack) == "idle":
             return None
-        arguments = _where(wait.stack)
+        arguments = self._where(wait.stack)
         if wait.holder is not None:
             arguments = (*arguments, ("released by", wait.holder.name))
         began = wait.time_ns - round(wait.delay_ns)
         return Slice(("thread", wait.thread.native_id), began, wait.time_ns, "waits for a lock", "lock", arguments)
 
     def task_lock_wait(self, wait: Contention) -> Slice | None:
-        """A task that waited for a lock of asyncio's, likewise."""
+        """A task that waited for a lock of asyncio's, likewise; None, too, where too many overlap."""
         if self._names.kind(wait.reason, wait.stack) == "idle":
             return None
         began = wait.time_ns - round(wait.delay_ns)
         rows = self._lock_rows
-        row = heapq.heappop(rows)[1] if rows and rows[0][0] <= began else len(rows)
+        if rows and rows[0][0] <= began:
+            row = heapq.heappop(rows)[1]
+        elif len(rows) < MOST_ROWS:
+            row = len(rows)
+        else:
+            self.dropped += 1
+            return None
         heapq.heappush(rows, (wait.time_ns, row))
-        return Slice(("lock", row), began, wait.time_ns, "waits for a lock", "lock", _where(wait.stack))
+        return Slice(("lock", row), began, wait.time_ns, "waits for a lock", "lock", self._where(wait.stack))
 
     def state(self, state: ThreadState, *, full: bool) -> Slice | None:
         """A thread that runs or waits. If not `full`, one that has nothing to do is left out, and short work."""
@@ -114,6 +129,17 @@ class Drawing:
     def about(time_ns: int, arguments: Sequence[tuple[str, Value]]) -> Instant:
         """What this trace is."""
         return Instant(("process",), time_ns, "profiling_middleware trace", "about", arguments)
+
+    def _where(self, stack: Stack | None) -> Arguments:
+        if stack is None or not stack.frames:
+            return ()
+        known = self._places.get(stack)
+        if known is None:
+            if len(self._places) >= _MOST_PLACES:
+                self._places.clear()
+            lines = [f"{frame.function} ({frame.file}:{frame.line})" for frame in stack.frames[:_MOST_FRAMES]]
+            known = self._places[stack] = (*_frame(stack.frames[0]), ("stack", "\n".join(lines)))
+        return known
 
     def _work(self, event: WorkEvent) -> Slice:
         waited = (("queued_us", (event.began_ns - event.queued_ns) // 1_000),)
@@ -159,13 +185,6 @@ def _step(event: StepEvent, tid: int) -> Slice:
 def _flows(request: int) -> tuple[int, ...]:
     """What a request, its tasks, their steps and the work done for it have in common."""
     return (request << 1 & 0xFFFF_FFFF,) if request else ()
-
-
-def _where(stack: Stack | None) -> Arguments:
-    if stack is None or not stack.frames:
-        return ()
-    lines = [f"{frame.function} ({frame.file}:{frame.line})" for frame in stack.frames[:_MOST_FRAMES]]
-    return (*_frame(stack.frames[0]), ("stack", "\n".join(lines)))
 
 
 def _frame(frame: Frame) -> Arguments:

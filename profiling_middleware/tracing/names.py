@@ -6,10 +6,12 @@ import functools
 from contextvars import Context
 from typing import Any
 
+from profiling_middleware.short_names import short_name
+
 
 def coroutine_name(coroutine: Any) -> str:
     """As it is written, without its module."""
-    return str(getattr(coroutine, "__qualname__", None) or type(coroutine).__qualname__)
+    return short_name(str(getattr(coroutine, "__qualname__", None) or type(coroutine).__qualname__))
 
 
 def function_name(function: Any) -> str:

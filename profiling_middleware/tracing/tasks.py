@@ -12,6 +12,7 @@ from threading import get_ident
 from time import monotonic_ns
 from typing import Any
 
+from profiling_middleware.short_names import short_name
 from profiling_middleware.trace_events import AwaitEvent, TaskEvent, TraceEvent
 from profiling_middleware.tracing.buffer import AWAIT, STEP, TASK, TraceBuffer
 from profiling_middleware.tracing.names import coroutine_name
@@ -19,7 +20,10 @@ from profiling_middleware.tracing.requests import request_of_step
 from profiling_middleware.tracing.rows import NO_ROW, Rows
 
 _DEEPEST = 128
+_MOST_TASKS = 20_000
 _MOST_WOKEN = 1_000
+# By one step: a number and an arrow each.
+_MOST_WAKES = 1_000
 _TRIES = 3
 _ITS_TURN = "its turn"
 # A task is told after its waits: those that begin with it must not lie around it where a microsecond is not divided.
@@ -35,7 +39,9 @@ class TaskSteps:
     def stepped(self, task: asyncio.Task[Any], future: object, began_ns: int, ended_ns: int) -> None:
         """`task` has run; `future` has woken it, None if none has."""
         name = coroutine_name(task.get_coro())
-        self._buffer.add(STEP, get_ident(), began_ns, ended_ns, name, task.get_name(), request_of_step(began_ns), 0, ())
+        self._buffer.add(
+            STEP, get_ident(), began_ns, ended_ns, name, short_name(task.get_name()), request_of_step(began_ns), 0, ()
+        )
 
 
 class _Known:
@@ -67,7 +73,7 @@ class FollowedTasks:
 
     def created(self, task: asyncio.Task[Any]) -> None:
         """`task` was made; if it is eager it has taken its first step, and may have ended."""
-        if task.done():
+        if task.done() or len(self._tasks) >= _MOST_TASKS:
             return
         known = self._tasks[id(task)] = _Known(task, self._rows.take(), monotonic_ns(), 0)
         if getattr(task.get_coro(), "cr_await", None) is not None:
@@ -84,7 +90,7 @@ class FollowedTasks:
         """`task` has run; `future` has woken it, None if none has."""
         known = self._tasks.get(id(task))
         if known is None or known.reference() is not task:
-            known = self._tasks[id(task)] = _Known(task, self._rows.take(), began_ns, 0)
+            known = self._begin(task, began_ns)
         name, done = coroutine_name(task.get_coro()), task.done()
         woken_by, known.woken_by = known.woken_by or self._take_woken(future), 0
         known.request = request = request_of_step(began_ns)
@@ -94,7 +100,7 @@ class FollowedTasks:
         buffer = self._buffer
         if known.since_ns < began_ns and known.row != NO_ROW:
             buffer.add(AWAIT, known.row, known.since_ns, began_ns, known.waits_for)
-        buffer.add(STEP, get_ident(), began_ns, ended_ns, name, task.get_name(), request, woken_by, wakes)
+        buffer.add(STEP, get_ident(), began_ns, ended_ns, name, short_name(task.get_name()), request, woken_by, wakes)
         if done:
             self._ended(task, known, ended_ns, name)
         else:
@@ -108,28 +114,42 @@ class FollowedTasks:
             if task is None or known.row == NO_ROW or task.done():
                 continue
             name = coroutine_name(task.get_coro())
-            events.append(TaskEvent(known.row, known.began_ns, 0, task.get_name(), name, known.request))
+            events.append(TaskEvent(known.row, known.began_ns, 0, short_name(task.get_name()), name, known.request))
             if asyncio.current_task(task.get_loop()) is not task:
                 events.append(AwaitEvent(known.row, known.since_ns, 0, known.waits_for))
         return events
 
+    def _begin(self, task: asyncio.Task[Any], began_ns: int) -> _Known:
+        """What is older than the trace, or found no room when it was made; if there is none now, its steps are told."""
+        if len(self._tasks) >= _MOST_TASKS:
+            return _Known(task, NO_ROW, began_ns, 0)
+        known = self._tasks[id(task)] = _Known(task, self._rows.take(), began_ns, 0)
+        return known
+
     def _ended(self, task: asyncio.Task[Any], known: _Known, ended_ns: int, coroutine: str) -> None:
-        del self._tasks[id(task)]
+        self._tasks.pop(id(task), None)
         if known.row == NO_ROW:
             self._buffer.dropped += 1
             return
-        self._buffer.add(TASK, known.row, known.began_ns, ended_ns, task.get_name(), coroutine, known.request)
+        self._buffer.add(
+            TASK, known.row, known.began_ns, ended_ns, short_name(task.get_name()), coroutine, known.request
+        )
         self._rows.give_back(known.row)
 
     def _runs_here(self) -> bool:
         return asyncio._get_running_loop() is not None and asyncio.current_task() is not None
 
     def _new_wake(self) -> int:
-        number = next(self._numbers)
-        self._wakes.setdefault(get_ident(), []).append(number)
+        """The number of what this step wakes; 0 when it has woken too many."""
+        wakes = self._wakes.setdefault(get_ident(), [])
+        if len(wakes) >= _MOST_WAKES:
+            return 0
+        wakes.append(number := next(self._numbers))
         return number
 
     def _note_woken(self, future: asyncio.Future[Any], number: int) -> None:
+        if not number:
+            return
         self._woken[id(future)] = weakref.ref(future), number
         if len(self._woken) > _MOST_WOKEN:
             # Somebody else than a task was woken by it, or nobody.
@@ -160,4 +180,4 @@ def _awaited(task: asyncio.Task[Any]) -> str:
         if inner is None:
             break
         step = inner
-    return str(name)
+    return short_name(str(name))

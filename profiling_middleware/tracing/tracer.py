@@ -14,6 +14,7 @@ from profiling_middleware.encoders.trace_items import Value
 from profiling_middleware.lane import Lane
 from profiling_middleware.model import Body
 from profiling_middleware.sampling.clocks import ThreadClocks
+from profiling_middleware.short_names import short_name
 from profiling_middleware.timer import TimedCall, Timeline
 from profiling_middleware.trace_events import CounterEvent, TraceEvent
 from profiling_middleware.tracing.buffer import COUNTER, TraceBuffer
@@ -81,8 +82,9 @@ class Tracer:
 
     @property
     def dropped(self) -> int:
-        """Events that found no room since the process started."""
-        return self._buffer.dropped + self._seen.dropped + self._lost + self._failed
+        """Events that found no room, or could not be written, since the process started."""
+        found_no_room = self._buffer.dropped + self._seen.dropped + self._writer.dropped
+        return found_no_room + self._lost + self._failed
 
     @property
     def limits(self) -> tuple[str, ...]:
@@ -241,7 +243,7 @@ class Tracer:
 
 def _threads() -> list[tuple[int, int, str]]:
     return [
-        (thread.ident, _native_id(thread, thread.native_id), thread.name)
+        (thread.ident, _native_id(thread, thread.native_id), short_name(thread.name))
         for thread in threading.enumerate()
         if thread.ident is not None and thread.native_id is not None
     ]

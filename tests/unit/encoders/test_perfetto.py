@@ -364,6 +364,19 @@ def test_numbers_begin_anew_when_there_are_too_many(monkeypatch: pytest.MonkeyPa
     assert len(encoder._stacks) <= 12
 
 
+def test_texts_begin_anew_when_they_are_too_long(monkeypatch: pytest.MonkeyPatch, reader: Reader) -> None:
+    monkeypatch.setattr(perfetto, "MOST_BYTES", 10_000)
+    encoder = PerfettoEncoder(PID, "shop")
+    bodies = []
+    for number in range(16):
+        where = (("stack", f"{number} " + "x" * 3_000),)
+        bodies.append(chunk(encoder, Slice(("thread", TID), us(number), us(number + 1), "waits", "lock", where)))
+        assert encoder._values.size <= 10_000
+        assert len(encoder._descriptions) <= 3
+    (found,) = reader.ask(b"".join(bodies), "select string_value as value from args where key = 'debug.stack'")
+    assert {row["value"].split()[0] for row in found} == {str(number) for number in range(16)}
+
+
 def test_names_of_threads_begin_anew_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch, reader: Reader) -> None:
     """Whoever names them names all that there are before each chunk."""
     monkeypatch.setattr(tracks, "_MOST_NAMES", 2)

@@ -19,7 +19,9 @@ from profiling_middleware.trace_events import (
     TraceEvent,
     WorkEvent,
 )
+from profiling_middleware.tracing import drawing as drawing_module
 from profiling_middleware.tracing.drawing import Drawing
+from profiling_middleware.tracing.rows import MOST_ROWS
 from profiling_middleware.tracing.stalls import Stall
 from profiling_middleware.tracing.states import ThreadState
 
@@ -251,6 +253,38 @@ def test_waits_of_tasks_that_overlap_have_rows_of_their_own(drawing: Drawing) ->
     item = drawing.task_lock_wait(wait(NOW + 20, 4.6, F, thread=WORKER))
     assert item is not None
     assert item.began_ns == NOW + 15
+
+
+def test_rows_of_waits_are_bounded_and_begin_anew(drawing: Drawing) -> None:
+    """10,000 tasks may wait for one event at once."""
+    waits = [wait(NOW + number, 5 * MS, F) for number in range(MOST_ROWS + 3)]
+    drawn = [drawing.task_lock_wait(one) for one in waits]
+    assert [item is None for item in drawn] == [False] * MOST_ROWS + [True] * 3
+    assert drawing.dropped == 3
+    assert drawing.task_lock_wait(wait(NOW + 9 * MS, MS, F)) is not None
+    drawing.forget()
+    assert drawing._lock_rows == []
+    item = drawing.task_lock_wait(wait(NOW, MS, F))
+    assert item is not None
+    assert (item.track, drawing.dropped) == (("lock", 0), 3)
+
+
+def test_a_stack_is_written_down_once(drawing: Drawing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has some kilobytes, and thousands may wait there."""
+    monkeypatch.setattr(drawing_module, "_MOST_PLACES", 3)
+
+    def where(at: Stack) -> Any:
+        item = drawing.lock_wait(wait(NOW, 5 * MS, at))
+        assert item is not None
+        return item.arguments
+
+    stacks = [stack(f"f{number}", "main") for number in range(10)]
+    for at in stacks:
+        assert where(at) is where(at)
+        assert len(drawing._places) <= 3
+    assert where(stacks[0])[0] == ("function", "shop.f0")
+    drawing.forget()
+    assert drawing._places == {}
 
 
 # -- the rest --------------------------------------------------------------------------------------------------------

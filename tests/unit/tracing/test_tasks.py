@@ -26,6 +26,7 @@ Way = Any
 """See conftest."""
 EAGER = pytest.mark.skipif(sys.version_info < (3, 12), reason="no eager tasks before 3.12")
 TURN = "its turn"
+SHORT = "x" * 199 + "…"
 
 
 class Lives:
@@ -233,6 +234,82 @@ def test_a_task_that_has_no_row_is_counted(buffer: TraceBuffer, hooked: Way) -> 
     assert {wait.row for wait in told.waits} == {0, 1}
     assert "later" in told.lives
     assert NO_ROW not in told.by_row
+
+
+def test_so_many_tasks_are_followed_and_the_others_counted(
+    buffer: TraceBuffer, hooked: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their steps are told all the same, and who comes when there is room again is followed."""
+    monkeypatch.setattr(tasks, "_MOST_TASKS", 3)
+
+    async def main() -> None:
+        asyncio.current_task().set_name("main")  # type: ignore[union-attr]
+        future = asyncio.get_running_loop().create_future()
+        stay = [asyncio.create_task(waits_for(future), name=name) for name in "ab"]
+        await asyncio.sleep(0)
+        for name in "cde":
+            await asyncio.create_task(asyncio.sleep(0), name=name)
+            assert len(hooked.steps._tasks._tasks) == 3
+        assert buffer.dropped == 3
+        future.set_result(None)
+        await asyncio.wait(stay)
+        await asyncio.create_task(asyncio.sleep(0), name="later")
+
+    hooked.steps.start(buffer, full=True)
+    hooked.run(main())
+    assert len(hooked.steps._tasks._tasks) == 0
+    told = Lives(buffer)
+    assert {name: len(steps) for name, steps in told.steps.items()} == {
+        "main": 7,
+        **dict.fromkeys("abcde", 2),
+        "later": 2,
+    }
+    assert set(told.lives) == {"main", "a", "b", "later"}
+    assert buffer.dropped == 3
+
+
+def test_a_step_wakes_no_more_than_can_be_told(
+    buffer: TraceBuffer, hooked: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "_MOST_WAKES", 3)
+
+    async def main() -> None:
+        asyncio.current_task().set_name("main")  # type: ignore[union-attr]
+        made = [asyncio.create_task(asyncio.sleep(0), name=f"{number}") for number in range(5)]
+        await made[-1]
+        futures = [asyncio.get_running_loop().create_future() for _ in range(5)]
+        waiting = [asyncio.create_task(waits_for(future), name="waits") for future in futures]
+        await asyncio.sleep(0)
+        for future in futures:
+            future.set_result(None)
+        await waiting[-1]
+
+    hooked.steps.start(buffer, full=True)
+    hooked.run(main())
+    told = Lives(buffer)
+    assert [len(step.wakes) for step in told.steps["main"]] == [3, 3, 3, 1]
+    assert [bool(told.steps[f"{number}"][0].woken_by) for number in range(5)] == [True] * 3 + [False] * 2
+    assert sum(bool(step.woken_by) for step in told.steps["waits"]) == 6
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_long_name_is_cut(buffer: TraceBuffer, hooked: Way, full: bool) -> None:
+    """Before it is kept: the next chunk may be two seconds away."""
+
+    async def works() -> None:
+        await asyncio.sleep(0)
+        if full:
+            (event,) = (event for event in hooked.steps.going_on() if isinstance(event, TaskEvent))
+            assert event.name == SHORT
+        spin(2_000_000)
+
+    hooked.steps.start(buffer, full=full)
+    task = works()
+    loop = hooked.new_loop()
+    loop.run_until_complete(loop.create_task(task, name="x" * 20_000))
+    loop.close()
+    names = {getattr(event, "task", None) or event.name for event in taken(buffer) if not isinstance(event, AwaitEvent)}
+    assert names == {SHORT}
 
 
 def test_tasks_that_there_are_already_are_told_from_their_next_step(way: Way, buffer: TraceBuffer) -> None:

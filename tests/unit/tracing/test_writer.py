@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 
@@ -312,3 +313,21 @@ def test_the_size_of_a_batch_is_how_many_are_lost_with_it() -> None:
     events: Sequence[tuple[Any, ...]] = [request(0, MS), step(0, MS), (COUNTER, "cpu", NOW, 1.0)]
     seen = {"samples": [sample(NOW, F, cpu=1)] * 2, "lock_waits": [wait(NOW, MS, F)], "task_lock_waits": []}
     assert batch(*events, **seen).size == 6
+
+
+def test_drawing_takes_little_more_memory_than_the_chunk(writer: TraceWriter) -> None:
+    """20,000 waits of one stack, which has five kilobytes as a text."""
+    deep = stack(*(f"services.orders.repository.OrderRepository.method{number}" for number in range(100)))
+    waits = [wait(NOW + number * MS, MS, deep) for number in range(1, 20_001)]
+    writer.hurry = True
+    sink = Chunks()
+    taken = batch(lock_waits=waits, task_lock_waits=waits)
+    tracemalloc.start()
+    try:
+        writer.write(taken, [sink])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert writer.dropped == 0
+    assert len(sink.content) > 1_000_000
+    assert peak < 16 * 1024 * 1024
