@@ -26,16 +26,22 @@ class PrivateFile:
             descriptor = above_standard_streams(os.dup(file.fileno()))
         self._file = os.fdopen(descriptor, "r+b", buffering=0)
         self._size = 0
+        self._rest = b""
 
     @classmethod
     def of(cls, descriptor: int, size: int) -> Self:
         """The first `size` bytes of an open file, which is closed with this one."""
         file = cls.__new__(cls)
-        file._file, file._size = os.fdopen(descriptor, "r+b", buffering=0), size
+        file._file, file._size, file._rest = os.fdopen(descriptor, "r+b", buffering=0), size, b""
         return file
 
     def __len__(self) -> int:
-        return self._size
+        return self._size + len(self._rest)
+
+    @property
+    def in_memory(self) -> int:
+        """How much of it found no room on disk."""
+        return len(self._rest)
 
     def append(self, data: bytes) -> None:
         """Writes all of it, or nothing that counts. Raises OSError, such as for a full disk."""
@@ -44,6 +50,10 @@ class PrivateFile:
         while written < len(view):
             written += os.pwrite(self._file.fileno(), view[written:], self._size + written)
         self._size += written
+
+    def end_with(self, data: bytes) -> None:
+        """Its last bytes, kept in memory: there is no room for them on disk. Nothing is appended after them."""
+        self._rest = data
 
     def open(self) -> BinaryIO:
         """To read it, and to seek in it, from the beginning and independently of others."""
@@ -70,7 +80,9 @@ class PrivateFile:
             file.close()
 
     def _read_at(self, size: int, offset: int) -> bytes:
-        return os.pread(self._file.fileno(), min(size, max(0, self._size - offset)), offset)
+        if offset >= self._size:
+            return self._rest[offset - self._size :][:size]
+        return os.pread(self._file.fileno(), min(size, self._size - offset), offset)
 
 
 class _Reader(io.RawIOBase):

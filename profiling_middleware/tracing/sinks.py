@@ -50,12 +50,13 @@ class TraceFile:
         """The gzipped trace, after a `last` chunk that always finds room."""
         self._keep(self._gzip.compress(last))
         self._keep(self._gzip.flush())
-        if self._file is None:
-            return b"".join(self._pending)
-        self._spill()
-        if not self._pending:
-            return self._file
-        return b"".join((*self._file.chunks(), *self._pending))
+        if self._file is not None:
+            self._spill()
+        rest = b"".join(self._pending)
+        if not self._file:
+            return rest
+        self._file.end_with(rest)
+        return self._file
 
     def _keep(self, data: bytes) -> None:
         if data:

@@ -24,7 +24,8 @@ class Memory:
 
         The capture with the id `going` is being put: it stays, and does not count until it is put back.
         """
-        if len(artifact.body) > self._most(artifact):
+        in_memory, in_files = _sizes(artifact)
+        if in_memory > self._max_bytes or in_files > self._max_file_bytes:
             return [artifact]
         with self._lock:
             self._captures[artifact.info.capture_id] = artifact
@@ -33,22 +34,26 @@ class Memory:
     def trim(self, going: str | None = None) -> list[Artifact]:
         """Drops the oldest ones while there are too many bytes, and returns them."""
         dropped = []
-        sizes = dict.fromkeys((True, False), 0)
+        room, file_room = self._max_bytes, self._max_file_bytes
         with self._lock:
             for one in sorted(self._captures.values(), key=lambda one: one.info.started_ns, reverse=True):
-                in_memory = isinstance(one.body, bytes)
                 if one.info.capture_id == going:
                     continue
-                sizes[in_memory] += len(one.body)
-                if sizes[in_memory] > self._most(one):
+                in_memory, in_files = _sizes(one)
+                room, file_room = room - in_memory, file_room - in_files
+                if (in_memory and room < 0) or (in_files and file_room < 0):
                     del self._captures[one.info.capture_id]
                     dropped.append(one)
         return dropped[::-1]
-
-    def _most(self, artifact: Artifact) -> int:
-        return self._max_bytes if isinstance(artifact.body, bytes) else self._max_file_bytes
 
     def remove(self, capture_id: str) -> None:
         """It is in the store, or in the spool."""
         with self._lock:
             self._captures.pop(capture_id, None)
+
+
+def _sizes(artifact: Artifact) -> tuple[int, int]:
+    """How much of it is in memory, and how much in a file."""
+    body = artifact.body
+    in_memory = len(body) if isinstance(body, bytes) else body.in_memory
+    return in_memory, len(body) - in_memory

@@ -43,6 +43,21 @@ def test_what_is_appended_is_read_from_the_beginning(file: PrivateFile) -> None:
     assert b"".join(chunks) == b"one, two" + BIG
 
 
+@pytest.mark.parametrize("written", [b"", b"on disk, ", BIG], ids=["nothing", "little", "much"])
+@pytest.mark.parametrize("rest", [b"", b"in memory", BIG], ids=["nothing", "little", "much"])
+def test_its_end_may_be_in_memory(file: PrivateFile, written: bytes, rest: bytes) -> None:
+    """Where there is no room for it on disk any more."""
+    file.append(written)
+    file.end_with(rest)
+    assert (len(file), file.in_memory) == (len(written + rest), len(rest))
+    assert file.read() == b"".join(file.chunks()) == written + rest
+    with file.open() as reader:
+        for place in (0, len(written) - 3, len(written), len(written) + 3, len(file) - 1, len(file), len(file) + 5):
+            reader.seek(max(0, place))
+            assert reader.read(7) == (written + rest)[max(0, place) :][:7]
+        assert reader.seek(0, os.SEEK_END) == len(file)
+
+
 def test_readers_do_not_mind_each_other_nor_what_is_appended(file: PrivateFile) -> None:
     file.append(b"0123456789")
     with file.open() as one, file.open() as other:

@@ -8,6 +8,7 @@ import logging
 import os
 import random
 import threading
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any
@@ -170,8 +171,29 @@ def test_a_disk_that_becomes_full_loses_nothing_that_was_taken(
     disk.full = True
     write(file, *chunks[2:])
     body = file.finish(b"last")
-    assert isinstance(body, bytes)
+    assert isinstance(body, PrivateFile)
+    assert 1_100 * KIB < body.in_memory < 1_300 * KIB
     assert content(body) == b"".join(chunks) + b"last"
+
+
+def test_what_is_on_disk_stays_there_when_it_is_full_at_the_end(
+    tmp_path: Path, disk: Disk, logger: logging.Logger
+) -> None:
+    """To read it into memory would take as much as it is big, in a service that has just run out of room."""
+    file = TraceFile(tmp_path, PLENTY, logger)
+    for number in range(16):
+        write(file, noise(600 * KIB, number))
+    disk.full = True
+    last = noise(10 * KIB)
+    tracemalloc.start()
+    try:
+        body = file.finish(last)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_000 * KIB
+    assert len(body) > 9_600 * KIB
+    assert content(body)[-len(last) :] == last
 
 
 def test_a_disk_that_fails_at_the_end_loses_nothing_either(tmp_path: Path, disk: Disk, logger: logging.Logger) -> None:
@@ -179,7 +201,7 @@ def test_a_disk_that_fails_at_the_end_loses_nothing_either(tmp_path: Path, disk:
     write(file, chunk := noise(600 * KIB))
     disk.full = True
     body = file.finish(b"last")
-    assert isinstance(body, bytes)
+    assert isinstance(body, PrivateFile)
     assert content(body) == chunk + b"last"
 
 

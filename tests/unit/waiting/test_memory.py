@@ -51,6 +51,24 @@ def test_one_too_big_is_dropped_itself(memory: Memory, make_artifact: MakeArtifa
     assert memory.add(make_artifact(3, size=50)) == []
 
 
+def test_what_found_no_room_on_disk_counts_where_it_is(
+    memory: Memory, make_artifact: MakeArtifact, tmp_path: Path
+) -> None:
+    def ending_in_memory(number: int, size: int, rest: int) -> Artifact:
+        artifact = in_file(make_artifact(number, size=size), tmp_path)
+        assert isinstance(artifact.body, PrivateFile)
+        artifact.body.end_with(b"x" * rest)
+        return artifact
+
+    too_big = ending_in_memory(1, 10, 101)
+    assert memory.add(too_big) == [too_big]
+    first, second = ending_in_memory(1, 150, 60), ending_in_memory(2, 150, 40)
+    assert memory.add(first) == memory.add(second) == []
+    assert memory.add(make_artifact(3, size=1)) == [first]
+    assert memory.add(ending_in_memory(4, 150, 1)) == []
+    assert memory.add(ending_in_memory(5, 1, 0)) == [second]
+
+
 def test_what_is_being_put_stays_until_it_is_put_back(memory: Memory, make_artifact: MakeArtifact) -> None:
     going, second = make_artifact(1, size=50), make_artifact(2, size=50)
     memory.add(going)
