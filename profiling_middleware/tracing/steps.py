@@ -62,6 +62,7 @@ class LoopSteps:
         if "asyncio.tasks" not in sys.modules or (self._buffer is not None and self._full == full):
             return
         first, self._buffer, self._full = self._buffer is None, buffer, full
+        last = self._tasks
         if first:
             self._hooks = self._find_hooks()
         self._least_ns = _LEAST_CALLBACK_NS if full else LEAST_STEP_NS
@@ -71,6 +72,7 @@ class LoopSteps:
         if self._hooks is not None:
             threshold = 0 if full else LEAST_STEP_NS
             self._hooked = self._hooks.observe_steps(self._tasks.stepped, threshold, created, resolved)
+        _close(last)
         if first:
             self._replace()
 
@@ -81,9 +83,10 @@ class LoopSteps:
     def stop(self) -> None:
         if self._buffer is None:
             return
-        self._buffer = self._tasks = None
+        last, self._buffer, self._tasks = self._tasks, None, None
         if self._hooks is not None:
             self._hooks.leave_steps()
+        _close(last)
         self._put_back()
 
     @property
@@ -131,3 +134,8 @@ class LoopSteps:
         elif callback is not None and ended_ns - began_ns >= self._least_ns:
             request = context.get(WORKS_FOR, 0) if context is not None else 0
             buffer.add(STEP, get_ident(), began_ns, ended_ns, function_name(callback), "", request, 0, ())
+
+
+def _close(tasks: TaskSteps | FollowedTasks | None) -> None:
+    if isinstance(tasks, FollowedTasks):
+        tasks.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import weakref
+from collections.abc import Callable
 from threading import get_ident
 from time import monotonic_ns
 from typing import Any
@@ -44,16 +45,18 @@ class TaskSteps:
         )
 
 
-class _Known:
-    """A task whose steps are followed."""
+class _Known(weakref.ref["asyncio.Task[Any]"]):
+    """A task whose steps are followed, as long as it is there."""
 
-    __slots__ = ("began_ns", "reference", "request", "row", "since_ns", "waits_for", "woken_by")
+    __slots__ = ("began_ns", "key", "request", "row", "since_ns", "waits_for", "woken_by")
 
-    def __init__(self, task: asyncio.Task[Any], row: int, began_ns: int, woken_by: int) -> None:
-        self.reference = weakref.ref(task)
-        self.row, self.began_ns, self.woken_by = row, began_ns, woken_by
-        self.since_ns, self.waits_for = began_ns + _LATER_NS, _ITS_TURN
-        self.request = 0
+    key: int
+    row: int
+    began_ns: int
+    since_ns: int
+    waits_for: str
+    woken_by: int
+    request: int
 
 
 class FollowedTasks:
@@ -66,6 +69,9 @@ class FollowedTasks:
         self._buffer = buffer
         self._rows = Rows()
         self._tasks: dict[int, _Known] = {}
+        self._ended_ns: dict[int, int] = {}
+        """By row: until when it is drawn."""
+        self._gone = _when_gone(self._tasks, self._rows, self._ended_ns)
         self._woken: dict[int, tuple[weakref.ref[Any], int]] = {}
         """By future: what has woken who waits for it."""
         self._wakes: dict[int, list[int]] = {}
@@ -75,7 +81,7 @@ class FollowedTasks:
         """`task` was made; if it is eager it has taken its first step, and may have ended."""
         if task.done() or len(self._tasks) >= _MOST_TASKS:
             return
-        known = self._tasks[id(task)] = _Known(task, self._rows.take(), monotonic_ns(), 0)
+        known = self._follow(task, monotonic_ns())
         if getattr(task.get_coro(), "cr_await", None) is not None:
             known.waits_for = _awaited(task)
         elif self._runs_here():
@@ -89,8 +95,8 @@ class FollowedTasks:
     def stepped(self, task: asyncio.Task[Any], future: object, began_ns: int, ended_ns: int) -> None:
         """`task` has run; `future` has woken it, None if none has."""
         known = self._tasks.get(id(task))
-        if known is None or known.reference() is not task:
-            known = self._begin(task, began_ns)
+        if known is None or known() is not task:
+            known = self._follow(task, began_ns)
         name, done = coroutine_name(task.get_coro()), task.done()
         woken_by, known.woken_by = known.woken_by or self._take_woken(future), 0
         known.request = request = request_of_step(began_ns)
@@ -104,13 +110,13 @@ class FollowedTasks:
         if done:
             self._ended(task, known, ended_ns, name)
         else:
-            known.since_ns, known.waits_for = ended_ns, _awaited(task)
+            known.since_ns, known.waits_for = max(ended_ns, known.began_ns + _LATER_NS), _awaited(task)
 
     def going_on(self) -> list[TraceEvent]:
         """Tasks that have not ended, and what each waits for. From any thread."""
         events: list[TraceEvent] = []
         for known in _copied(self._tasks):
-            task = known.reference()
+            task = known()
             if task is None or known.row == NO_ROW or task.done():
                 continue
             name = coroutine_name(task.get_coro())
@@ -119,11 +125,21 @@ class FollowedTasks:
                 events.append(AwaitEvent(known.row, known.since_ns, 0, known.waits_for))
         return events
 
-    def _begin(self, task: asyncio.Task[Any], began_ns: int) -> _Known:
-        """What is older than the trace, or found no room when it was made; if there is none now, its steps are told."""
-        if len(self._tasks) >= _MOST_TASKS:
-            return _Known(task, NO_ROW, began_ns, 0)
-        known = self._tasks[id(task)] = _Known(task, self._rows.take(), began_ns, 0)
+    def close(self) -> None:
+        """Lets go of all tasks."""
+        self._tasks.clear()
+
+    def _follow(self, task: asyncio.Task[Any], began_ns: int) -> _Known:
+        """From now on; where there is no room for one more its steps alone are told."""
+        known = _Known(task, self._gone)
+        known.key, known.row = id(task), NO_ROW
+        if len(self._tasks) < _MOST_TASKS:
+            known.row = self._rows.take()
+            self._tasks[known.key] = known
+        # Whoever had the row before may have ended since.
+        known.began_ns = max(began_ns, self._ended_ns.get(known.row, 0))
+        known.since_ns, known.waits_for = known.began_ns + _LATER_NS, _ITS_TURN
+        known.woken_by = known.request = 0
         return known
 
     def _ended(self, task: asyncio.Task[Any], known: _Known, ended_ns: int, coroutine: str) -> None:
@@ -131,9 +147,9 @@ class FollowedTasks:
         if known.row == NO_ROW:
             self._buffer.dropped += 1
             return
-        self._buffer.add(
-            TASK, known.row, known.began_ns, ended_ns, short_name(task.get_name()), coroutine, known.request
-        )
+        self._ended_ns[known.row] = ended_ns = max(ended_ns, known.began_ns)
+        name = short_name(task.get_name())
+        self._buffer.add(TASK, known.row, known.began_ns, ended_ns, name, coroutine, known.request)
         self._rows.give_back(known.row)
 
     def _runs_here(self) -> bool:
@@ -158,6 +174,18 @@ class FollowedTasks:
     def _take_woken(self, future: object) -> int:
         reference, number = self._woken.pop(id(future), (None, 0))
         return number if reference is not None and reference() is future else 0
+
+
+def _when_gone(tasks: dict[int, _Known], rows: Rows, rows_ended_ns: dict[int, int]) -> Callable[[Any], object]:
+    """What is called when a task goes without having ended: it waited for what nobody holds any more."""
+
+    def gone(known: _Known) -> None:
+        # Before there can be another one at its address.
+        if tasks.pop(known.key, None) is known:
+            rows_ended_ns[known.row] = monotonic_ns()
+            rows.give_back(known.row)
+
+    return gone
 
 
 def _copied(tasks: dict[int, _Known]) -> list[_Known]:

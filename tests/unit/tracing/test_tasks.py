@@ -156,11 +156,11 @@ def test_a_wait_begins_after_the_task_where_it_is_drawn(buffer: TraceBuffer) -> 
         followed.created(task)
         began = time.monotonic_ns() + 10**9
         followed.stepped(task, None, began, began + 5)
+        (life,) = followed._tasks.values()
+        (wait,) = taken(buffer, AwaitEvent)
+        assert wait.began_ns // 1_000 == life.began_ns // 1_000 + 1
 
     asyncio.run(main())
-    followed_life = next(iter(followed._tasks.values()))
-    (wait,) = taken(buffer, AwaitEvent)
-    assert wait.began_ns // 1_000 == followed_life.began_ns // 1_000 + 1
 
 
 def test_it_is_told_in_what_it_waits(way: Way, buffer: TraceBuffer) -> None:
@@ -220,13 +220,13 @@ def test_tasks_that_overlap_have_rows_of_their_own(way: Way, buffer: TraceBuffer
         assert all(one.ended_ns <= other.began_ns for one, other in itertools.pairwise(row))
 
 
-def test_a_task_that_has_no_row_is_counted(buffer: TraceBuffer, hooked: Way) -> None:
+def test_a_task_that_has_no_row_is_counted(buffer: TraceBuffer, hooked: Way, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         await asyncio.gather(*(asyncio.sleep(0.001) for _ in range(4)))
         await asyncio.create_task(asyncio.sleep(0), name="later")
 
+    monkeypatch.setattr(tasks, "Rows", lambda: Rows(limit=2))
     hooked.steps.start(buffer, full=True)
-    hooked.steps._tasks._rows = Rows(limit=2)
     hooked.run(main())
     told = Lives(buffer)
     assert buffer.dropped == 3
@@ -345,7 +345,74 @@ def test_nothing_is_kept_of_a_task(way: Way, buffer: TraceBuffer) -> None:
     references = way.run(main())
     gc.collect()
     assert [reference() for reference in references] == [None] * 3
-    assert len(way.steps._tasks._tasks) <= 1  # of the one that is gone
+    assert len(way.steps._tasks._tasks) == 0
+
+
+def test_a_task_that_is_gone_without_an_end_gives_its_row_back(
+    buffer: TraceBuffer, way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that waits for what nobody holds is collected: a service may do that with each request."""
+    monkeypatch.setattr(tasks, "Rows", lambda: Rows(limit=4))
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda *_: None)  # it would say that one was destroyed
+        gone = []
+        for _ in range(10):
+            gone.append(weakref.ref(loop.create_task(waits_for(loop.create_future()))))
+            await asyncio.sleep(0.001)
+            gc.collect()
+            assert gone[-1]() is None
+        await asyncio.create_task(asyncio.sleep(0), name="later")
+
+    way.steps.start(buffer, full=True)
+    way.run(main())
+    told = Lives(buffer)
+    assert buffer.dropped == 0
+    assert told.lives["later"][0].row < 4
+
+
+def test_nothing_is_kept_when_it_is_over(hooked: Way, buffer: TraceBuffer) -> None:
+    """Without the garbage collector, for which thousands of tasks are no little work."""
+
+    async def main() -> None:
+        task = asyncio.create_task(waits_for(asyncio.get_running_loop().create_future()))
+        await asyncio.sleep(0)
+        followed = hooked.steps._tasks
+        assert len(followed._tasks) == 2
+        hooked.steps.start(buffer, full=False)
+        assert len(followed._tasks) == 0
+        task.cancel()
+
+    hooked.steps.start(buffer, full=True)
+    hooked.run(main())
+
+
+def test_a_row_is_drawn_from_when_it_was_taken(buffer: TraceBuffer) -> None:
+    """A task that is older than the trace is known when its step has ended; another one may have had the row before."""
+
+    async def main() -> None:
+        old, other = asyncio.current_task(), asyncio.create_task(asyncio.sleep(0), name="other")
+        assert old is not None
+        old.set_name("old")
+        followed = FollowedTasks(buffer)
+        now = time.monotonic_ns() + 10**9
+        followed.created(other)
+        await other
+        followed.stepped(other, None, now + 50, now + 10_000)
+        followed.stepped(old, None, now, now + 10_500)
+        (going_on,) = (event for event in followed.going_on() if isinstance(event, TaskEvent))
+        followed.stepped(old, None, now + 10**9, now + 10**9 + 5)
+        followed.stepped(other, None, now, now + 5)  # of which this is the only step that is seen
+        followed.stepped(other, None, now + 1, now + 2)  # its row was another's later than that
+        told = Lives(buffer)
+        lives = [(life.row, life.began_ns - now, life.ended_ns - now) for life in told.lives["other"][1:]]
+        assert (going_on.row, going_on.began_ns - now) == (0, 10_000)
+        assert lives == [(1, 0, 5), (1, 5, 5)]
+        (wait,) = (wait for wait in told.waits if wait.ended_ns == now + 10**9)
+        assert (wait.row, wait.began_ns - now) == (0, 11_000)
+
+    asyncio.run(main())
 
 
 def test_the_number_of_another_task_may_come_again(buffer: TraceBuffer) -> None:
