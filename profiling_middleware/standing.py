@@ -39,7 +39,7 @@ class Standing:
             Sources(engine, self._instruments).attach(collector)
             self.collector = collector
         if self.keeps_flight and self.flight is None and self._tracer is not None:
-            flight = FlightRecorder()
+            flight = FlightRecorder(self._tracer.dropped_by_then)
             self._tracer.begin(flight, Sources(engine, self._instruments), full=False)
             self.flight = flight
 

@@ -12,7 +12,6 @@ from profiling_middleware.captures.sources import Sources
 from profiling_middleware.encoders.trace_items import Value
 from profiling_middleware.model import CaptureInfo, Trace
 from profiling_middleware.sampling.engine import EngineReport
-from profiling_middleware.tracing.sinks import TraceFile
 from profiling_middleware.tracing.tracer import Tracer
 
 _ABOUT_LENGTH = 1_000
@@ -50,8 +49,12 @@ class TraceCapture:
             *cost(self._sources.engine, report, time.monotonic_ns() - self._began_ns),
             *(f"limit: {limit}" for limit in limits),
         ]
-        dropped = self._tracer.dropped - self._dropped
-        return Trace(info=info, body=self._tracer.finish(self._file, lambda: _about(lines, dropped, self._file)))
+
+        def about() -> list[tuple[str, Value]]:
+            # By then all of it has been written, or could not be.
+            return _about(lines, self._tracer.dropped - self._dropped, self._file.left_out)
+
+        return Trace(info=info, body=self._tracer.finish(self._file, about))
 
 
 class LastSeconds:
@@ -83,7 +86,12 @@ class LastSeconds:
             f"asked for: the last {self._last_ns / 1e9:g} s, up to {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
             *(f"limit: {limit}" for limit in limits),
         ]
-        return Trace(info=info, body=tracer.finish(file, lambda: _about(lines, tracer.dropped, file)))
+
+        def about() -> list[tuple[str, Value]]:
+            losses = flight.losses(since_ns)
+            return _about(lines, losses.dropped, file.left_out + losses.left_out)
+
+        return Trace(info=info, body=tracer.finish(file, about))
 
 
 def _tracer(sources: Sources) -> Tracer:
@@ -92,13 +100,13 @@ def _tracer(sources: Sources) -> Tracer:
     return sources.tracer
 
 
-def _about(lines: Sequence[str], dropped: int, file: TraceFile) -> list[tuple[str, Value]]:
+def _about(lines: Sequence[str], dropped: int, left_out: int) -> list[tuple[str, Value]]:
     """What a reader finds beside the trace's first event, one argument a line."""
     losses = [
         f"dropped: {dropped} events found no room",
-        f"left out: {file.left_out} chunks of about a second found no room",
+        f"left out: {left_out} chunks of about a second found no room",
     ]
-    lost = [line for line, count in zip(losses, (dropped, file.left_out), strict=True) if count]
+    lost = [line for line, count in zip(losses, (dropped, left_out), strict=True) if count]
     times: Counter[str] = Counter()
     about: list[tuple[str, Value]] = []
     for line in (*lines, *lost):

@@ -79,12 +79,17 @@ class Tracer:
         """The weight of all batches so far; the latter on the thread that writes them."""
         self._failed = 0
         """What was lost because it could not be written; on that thread, too."""
+        self._dropped_then: int | None = None
 
     @property
     def dropped(self) -> int:
         """Events that found no room, or could not be written, since the process started."""
         found_no_room = self._buffer.dropped + self._seen.dropped + self._writer.dropped
         return found_no_room + self._lost + self._failed
+
+    def dropped_by_then(self) -> int:
+        """As `dropped`, and while a chunk is written as it was when what is in that was fetched, seconds ago maybe."""
+        return self.dropped if self._dropped_then is None else self._dropped_then
 
     @property
     def limits(self) -> tuple[str, ...]:
@@ -167,15 +172,17 @@ class Tracer:
             self._lost += batch.size
 
     def _submit(self, batch: Batch, sinks: Sequence[Sink]) -> bool:
-        weight = batch.weight
+        weight, dropped = batch.weight, self.dropped
 
         def write() -> None:
+            self._dropped_then = dropped
             try:
                 self._writer.write(batch, sinks)
             except Exception:
                 self._failed += batch.size
                 raise
             finally:
+                self._dropped_then = None
                 self._written += weight
 
         waiting = self._submitted - self._written

@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from profiling_middleware.lane import Lane
 from profiling_middleware.model import CaptureInfo, Label, Trace
 from profiling_middleware.sampling.engine import EngineReport, Listener
 from profiling_middleware.timer import Timeline
+from profiling_middleware.tracing.buffer import COUNTER
 from profiling_middleware.tracing.flight import FlightRecorder
 from profiling_middleware.tracing.make import make_tracer
 from profiling_middleware.tracing.requests import RequestSpans
@@ -69,7 +72,7 @@ class Traced:
             find_hooks=lambda: None,
             on_slow=lambda why: None,
         )
-        self.flight = FlightRecorder()
+        self.flight = FlightRecorder(self.tracer.dropped_by_then)
         self.sources = Sources(self.engine, tracer=self.tracer, flight=self.flight)  # type: ignore[arg-type]
 
     def request(self, endpoint: str, *, ends: bool = True) -> None:
@@ -274,8 +277,9 @@ def test_older_seconds_are_not_in_it(traced: Traced, read: ReadTrace, make_info:
     traced.request("/old")
     traced.tracer.drain()
     traced.settle()
-    ((chunk, _, ended),) = traced.flight._chunks
-    traced.flight._chunks[0] = chunk, ended - 11 * SECOND, ended - 10 * SECOND
+    chunks = traced.flight._chunks
+    ended = chunks[0].ended_ns - 10 * SECOND
+    chunks[0] = chunks[0]._replace(began_ns=ended - SECOND, ended_ns=ended)
     traced.request("/new")
     assert read(last(traced, 9, make_info(kind="trace"))).requests == ["GET /new"]
     assert read(last(traced, 60, make_info(kind="trace"))).requests == ["GET /new", "GET /old"]
@@ -289,6 +293,34 @@ def test_the_last_seconds_say_what_they_are(traced: Traced, read: ReadTrace, mak
     assert about["capture"] == "0123456789abcdef (trace, slow request, window of 2026-01-26T15:30:00Z)"
     assert about["asked for"].startswith("the last 12.5 s, up to 20")
     assert (about["limit"], about["dropped"]) == ("this engine makes things up", "4 events found no room")
+
+
+def test_the_last_seconds_say_what_was_lost_in_them_alone(traced: Traced, read: ReadTrace, make_info: MakeInfo) -> None:
+    """A burst of an hour ago is no reason to doubt what has just happened. Chunks are written later than that, too."""
+    traced.tracer._buffer.dropped = 1_000
+    traced.flight = FlightRecorder(traced.tracer.dropped_by_then)
+    traced.sources = replace(traced.sources, flight=traced.flight)
+    traced.fly()
+    go_on = threading.Event()
+    traced.lane.submit(lambda: go_on.wait(10))
+    for dropped in (40, 2):
+        traced.tracer._buffer.dropped += dropped
+        traced.tracer.drain()
+    go_on.set()
+    traced.settle()
+    chunks = traced.flight._chunks
+    chunks[0] = chunks[0]._replace(ended_ns=chunks[0].ended_ns - 10 * SECOND)
+    traced.flight._left_out.append(chunks[1])
+    said = [read(last(traced, seconds, make_info(kind="trace"))).about for seconds in (60, 5)]
+    assert [about["dropped"] for about in said] == ["42 events found no room", "2 events found no room"]
+    assert [about["left out"] for about in said] == ["1 chunks of about a second found no room"] * 2
+
+
+def test_what_cannot_be_written_at_last_is_lost_as_well(traced: Traced, read: ReadTrace, make_info: MakeInfo) -> None:
+    capture = TraceCapture(traced.sources, 10.0)
+    capture.begin()
+    traced.tracer._buffer.add(COUNTER, "no such counter", 10**12, 1.0)
+    assert read(capture.end(make_info(kind="trace"))).about["dropped"] == "1 events found no room"
 
 
 def test_there_is_nothing_to_begin_or_to_cancel(traced: Traced) -> None:

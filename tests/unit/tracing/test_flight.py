@@ -88,3 +88,29 @@ def test_those_that_ended_after_a_moment_are_copied(since: float, count: int) ->
     assert copied(flight, int(since)) == chunks[5 - count :]
     # They are still there.
     assert copied(flight) == chunks
+
+
+def test_what_it_has_no_room_for_is_counted_as_long_as_it_would_be_there() -> None:
+    flight = FlightRecorder(seconds=10, most_bytes=100)
+    fly(flight, range(5), size=40)
+    assert [flight.losses(second * SECOND).left_out for second in (0, 1, 2, 3, 9)] == [3, 2, 1, 0, 0]
+    fly(flight, range(5, 6), size=101)
+    assert flight.losses(0).left_out == 6
+    fly(flight, range(14, 15), size=1)  # it ends at 15, and what ended before 5 is old
+    assert flight.losses(0).left_out == 2
+    fly(flight, range(40, 41), size=1)
+    assert flight.losses(0) == (0, 0)
+    assert (flight._bytes, len(flight._left_out)) == (1, 0)
+
+
+def test_events_that_were_dropped_are_those_since_a_moment() -> None:
+    total = 1_000
+    flight = FlightRecorder(lambda: total, seconds=10, most_bytes=100)
+    for second in range(5):
+        total += 10 ** (second % 2)
+        fly(flight, range(second, second + 1), size=40)
+    total += 100
+    # Of the first second 1, then 10, 1, 10, 1; and 100 that are in no chunk yet.
+    assert [flight.losses(second * SECOND).dropped for second in (0, 1, 2, 4, 5, 9)] == [123, 122, 112, 101, 100, 100]
+    fly(flight, range(12, 13))  # it ends at 13: the first two are old
+    assert [flight.losses(second * SECOND).dropped for second in (0, 2, 3)] == [112, 112, 111]
