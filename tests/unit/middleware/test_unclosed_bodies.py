@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from profiling_middleware.failures import Failures
+from profiling_middleware.labels import Served
 from profiling_middleware.middleware.wsgi_work import Work, observed
 from profiling_middleware.tracing.buffer import TraceBuffer
 from profiling_middleware.tracing.requests import RequestSpans
@@ -44,8 +45,8 @@ def spans() -> RequestSpans:
 
 def serve(spans: RequestSpans, body: Iterable[bytes]) -> Any:
     """What a server would get."""
-    work = Work(spans, Failures())
-    work.trace(spans, lambda subject: None, {}, lambda status, headers: lambda data: None)  # type: ignore[arg-type, return-value]
+    work = Work(Served(lambda subject: None, {}), spans, Failures())
+    work.trace(spans, lambda status, headers: lambda data: None)  # type: ignore[arg-type, return-value]
     return observed(body, work)
 
 
