@@ -123,6 +123,7 @@ class Tracer:
     def cancel(self, sink: Sink) -> None:
         """`sink` gets nothing more."""
         if self._sinks.pop(sink, None) is not None and not self._sinks:
+            self._lane.submit(self._forget)
             self._stop()
 
     def finish(self, file: TraceFile, about: Callable[[], Sequence[tuple[str, Value]]]) -> Future[Body]:
@@ -138,8 +139,7 @@ class Tracer:
             except Exception as error:
                 body.set_exception(error)
             finally:
-                if not self._sinks:
-                    self._writer.forget()
+                self._forget()
 
         now = time.monotonic_ns()
         if not self._lane.submit(work):
@@ -190,6 +190,11 @@ class Tracer:
             return False
         self._submitted += weight
         return True
+
+    def _forget(self) -> None:
+        # On the thread that writes, when all has been written.
+        if not self._sinks:
+            self._writer.forget()
 
     def hurry(self) -> None:
         """What is still to be written is written without pauses. From any thread."""

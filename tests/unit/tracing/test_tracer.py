@@ -330,6 +330,21 @@ def test_what_was_seen_is_kept_only_while_somebody_listens(others: bool, parts: 
     assert (sys.getrefcount(seen) == before) is not others
 
 
+@pytest.mark.parametrize("others", [True, False])
+def test_what_is_cancelled_last_leaves_nothing_either(others: bool, parts: Parts) -> None:
+    """The flight recorder is cancelled when profiling is switched off, and nobody finishes anything after it."""
+    flight, sink, seen = FlightRecorder(), Chunks(), stack("buy", "serve")
+    if others:
+        parts.begin(flight)
+    before = sys.getrefcount(seen)
+    parts.begin(sink)
+    parts.engine.listeners[0].receive([sample(10**12, seen, cpu=5 * MS)])
+    parts.tick()
+    parts.tracer.cancel(sink)
+    parts.settle()
+    assert (sys.getrefcount(seen) == before) is not others
+
+
 def test_what_fails_while_it_is_finished_is_its_result(parts: Parts) -> None:
     file = parts.tracer.new_file()
     parts.begin(file)
