@@ -23,6 +23,8 @@ from profiling_middleware.sampling.engine import Engine, EngineReport
 _MAX_STACKS = 20_000
 _OTHER_STACKS = Stack((Frame("<other stacks>", "", 0, 0),))
 
+_OTHER_THREADS = Thread("other threads", 0)
+
 _Key = tuple[Thread, Stack, tuple[Label, ...]]
 
 
@@ -64,7 +66,7 @@ class StackSums:
 
     def samples(self) -> list[ProfileSample]:
         """One sample a thread, stack and labels: (count, nanoseconds)."""
-        labels: dict[Thread, tuple[Label, ...]] = {}
+        labels: dict[Thread, tuple[Label, ...]] = {_OTHER_THREADS: ()}
         result = []
         for (thread, stack, work), (count, value) in self._sums.items():
             if thread not in labels:
@@ -75,7 +77,8 @@ class StackSums:
     def _new_entry(self, key: _Key) -> list[int]:
         if len(self._sums) >= self._limit:
             self.overflowed += 1
-            key = (key[0], _OTHER_STACKS, key[2])
+            # Of all threads and labels together: a service that starts a thread a request has no end of them.
+            key = (_OTHER_THREADS, _OTHER_STACKS, ())
         return self._sums.setdefault(key, [0, 0])
 
 
