@@ -86,7 +86,8 @@ class _Encoder:
         if encoded is None:
             content = integer(_KEY, self._string(label.key))
             if isinstance(label.value, str):
-                content += integer(_STR, self._string(label.value))
+                # Without a text it would be a number.
+                content += integer(_STR, self._string(label.value or "<unnamed>"))
             else:
                 content += integer(_NUM, label.value) + integer(_NUM_UNIT, self._string(label.unit))
             encoded = self._labels[label] = message(_LABEL, content)

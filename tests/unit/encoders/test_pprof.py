@@ -177,6 +177,15 @@ def test_a_label_that_is_the_number_zero_keeps_its_unit(make_profile: MakeProfil
     assert decoded.labels(decoded.message.sample[0]) == [("thread_id", 0, "id")]
 
 
+def test_a_text_label_without_a_text_stays_one(make_profile: MakeProfile, decode: Decode) -> None:
+    """As of a thread that is called nothing: it would be read as the number 0."""
+    profile = one_frame(make_profile, Frame("f", "", 0, 0), Label("thread", ""))
+
+    decoded = decode(encoded(profile))
+
+    assert decoded.labels(decoded.message.sample[0]) == [("thread", "<unnamed>", "")]
+
+
 def test_a_text_label_has_no_number_and_a_number_no_text(make_profile: MakeProfile, decode: Decode) -> None:
     labels = (Label("thread", "worker"), Label("thread_id", 5, "id"))
 
