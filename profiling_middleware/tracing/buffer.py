@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from profiling_middleware.trace_events import EVENT_TYPES, TraceEvent
 
 # An integer takes 32 bytes and its slot 8: 4 MB at the most.
@@ -37,6 +39,34 @@ class TraceBuffer:
         slots = self._slots[:count]
         del self._slots[:count]
         return slots
+
+
+Lasting = tuple[int, int, int]
+"""What lasts, such as a request: its kind, its row, and when it began."""
+
+_BEGAN = {
+    kind: 1 + EVENT_TYPES[kind]._fields.index("began_ns")
+    for kind, event_type in enumerate(EVENT_TYPES)
+    if event_type._fields[0] == "row"
+}
+
+
+def ended_in(slots: list[object]) -> set[Lasting]:
+    """What is told by these as having ended."""
+    ended: set[Any] = set()
+    place = 0
+    while place < len(slots):
+        kind: Any = slots[place]
+        if kind in _BEGAN:
+            ended.add((kind, slots[place + 1], slots[place + _BEGAN[kind]]))
+        place += _SLOTS[kind]
+    return ended
+
+
+def lasting(event: TraceEvent) -> Lasting | None:
+    """What goes on, likewise; None for what happens in no row."""
+    kind = EVENT_TYPES.index(type(event))
+    return (kind, event[0], event[_BEGAN[kind] - 1]) if kind in _BEGAN else None  # type: ignore[return-value]
 
 
 def events_of(slots: list[object]) -> list[TraceEvent]:

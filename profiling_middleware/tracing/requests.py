@@ -164,15 +164,16 @@ class RequestSpans:
     def end(self, span: RequestSpan) -> None:
         """It is over. One that began before somebody else listened is not told."""
         ended_ns = monotonic_ns()
-        was_open, buffer = self._open.pop(span.number, None) is not None, self._buffer
-        if buffer is None or not was_open:
-            return
-        _ENDED[get_ident()] = span.number, ended_ns
-        if span.row == NO_ROW:
-            buffer.dropped += 1
-            return
-        buffer.add(REQUEST, *span.event(ended_ns))
-        self._rows.give_back(span.row)
+        was_open, buffer = span.number in self._open, self._buffer
+        if buffer is not None and was_open:
+            _ENDED[get_ident()] = span.number, ended_ns
+            if span.row == NO_ROW:
+                buffer.dropped += 1
+            else:
+                buffer.add(REQUEST, *span.event(ended_ns))
+        # Not before it is told: whoever asks meanwhile finds it in one of the two.
+        if self._open.pop(span.number, None) is not None and buffer is not None:
+            self._rows.give_back(span.row)
 
     def in_flight(self) -> list[RequestSpan]:
         """Those that go on now."""

@@ -143,13 +143,14 @@ class FollowedTasks:
         return known
 
     def _ended(self, task: asyncio.Task[Any], known: _Known, ended_ns: int, coroutine: str) -> None:
-        self._tasks.pop(id(task), None)
         if known.row == NO_ROW:
+            self._tasks.pop(id(task), None)
             self._buffer.dropped += 1
             return
         self._ended_ns[known.row] = ended_ns = max(ended_ns, known.began_ns)
         name = short_name(task.get_name())
         self._buffer.add(TASK, known.row, known.began_ns, ended_ns, name, coroutine, known.request)
+        del self._tasks[id(task)]
         self._rows.give_back(known.row)
 
     def _runs_here(self) -> bool:

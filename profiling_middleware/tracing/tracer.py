@@ -17,7 +17,7 @@ from profiling_middleware.sampling.clocks import ThreadClocks
 from profiling_middleware.short_names import short_name
 from profiling_middleware.timer import TimedCall, Timeline
 from profiling_middleware.trace_events import CounterEvent, TraceEvent
-from profiling_middleware.tracing.buffer import COUNTER, TraceBuffer
+from profiling_middleware.tracing.buffer import COUNTER, REQUEST, TraceBuffer, ended_in, lasting
 from profiling_middleware.tracing.counters import Counters
 from profiling_middleware.tracing.drawing import Drawing
 from profiling_middleware.tracing.requests import RequestSpan, RequestSpans
@@ -154,6 +154,12 @@ class Tracer:
         """Has everything up to now written; what the engine has seen only if it is made to `flush`."""
         if flush and self._hearing is not None:
             self._hearing.flush()
+        in_flight: list[RequestSpan] = []
+        going_on: list[TraceEvent] = []
+        if flush:
+            # Before what has ended is fetched: whatever ends meanwhile is in both, and not in neither.
+            in_flight = self._requests.in_flight()
+            going_on = [event for source in self._sources for event in source.going_on()]
         batch = Batch(
             slots=self._buffer.fetch(),
             seen=self._seen.take(),
@@ -166,8 +172,9 @@ class Tracer:
         self._drained_ns, self._ticks = batch.ended_ns, 0
         if flush:
             # Now, as it is forgotten when the last sink has ended.
-            self._in_flight = self._requests.in_flight()
-            self._going_on = [event for source in self._sources for event in source.going_on()]
+            ended = ended_in(batch.slots)
+            self._in_flight = [span for span in in_flight if (REQUEST, span.row, span.began_ns) not in ended]
+            self._going_on = [event for event in going_on if lasting(event) not in ended]
         if not self._submit(batch, tuple(self._sinks)):
             self._lost += batch.size
 

@@ -212,6 +212,17 @@ def test_those_in_flight_are_told_as_going_on(spans: RequestSpans, buffer: Trace
     assert taken(buffer) == []
 
 
+def test_a_request_is_in_flight_until_it_is_told(
+    spans: RequestSpans, buffer: TraceBuffer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread that looks at both, first at those in flight, misses none."""
+    span = spans.begin(routed, ORDERS)
+    found: list[Any] = []
+    monkeypatch.setattr(buffer, "add", lambda *event: found.extend(spans.in_flight()))
+    spans.end(span)
+    assert (found, spans.in_flight()) == ([span], [])
+
+
 def test_a_request_that_ends_twice_is_told_once(spans: RequestSpans, buffer: TraceBuffer) -> None:
     span = spans.begin(routed, ORDERS)
     spans.end(span)

@@ -23,9 +23,9 @@ from profiling_middleware.config import Settings
 from profiling_middleware.lane import Lane
 from profiling_middleware.model import Body, Reason
 from profiling_middleware.timer import Timeline
-from profiling_middleware.trace_events import TaskEvent, TraceEvent
+from profiling_middleware.trace_events import AwaitEvent, TaskEvent, TraceEvent
 from profiling_middleware.tracing import tracer
-from profiling_middleware.tracing.buffer import COUNTER, TraceBuffer
+from profiling_middleware.tracing.buffer import AWAIT, COUNTER, TASK, TraceBuffer
 from profiling_middleware.tracing.flight import FlightRecorder
 from profiling_middleware.tracing.make import make_tracer
 from profiling_middleware.tracing.requests import RequestSpans
@@ -299,6 +299,44 @@ def test_requests_that_go_on_at_the_end_are_in_it(others: bool, parts: Parts, tr
     parts.tracer.end(other)
     body = answer(parts, parts.tracer.finish(other, about))
     assert ask(trace_processor, body, sql) == []
+
+
+@pytest.mark.parametrize("when", ["before the events are fetched", "after it"])
+def test_what_ends_just_at_the_end_is_told_once(
+    when: str, parts: Parts, trace_processor: TraceProcessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests and tasks end on other threads: either they have ended in this trace, or they go on."""
+    file = parts.tracer.new_file()
+    parts.begin(file)
+    span = parts.requests.begin(routed, {"endpoint": "/ends", "method": "GET"})
+    began, fetch = time.monotonic_ns(), parts.tracer._buffer.fetch
+    parts.source.goes_on = [
+        TaskEvent(0, began, 0, "Task-7", "polls", 0),
+        AwaitEvent(0, began + 1_000, 0, "its turn"),
+        TaskEvent(1, began, 0, "Task-8", "stays", 0),
+    ]
+
+    def end() -> None:
+        parts.requests.end(span)
+        parts.tracer._buffer.add(AWAIT, 0, began + 1_000, began + 2 * MS, "its turn")
+        parts.tracer._buffer.add(TASK, 0, began, began + 3 * MS, "Task-7", "polls", 0)
+
+    def fetches() -> list[object]:
+        if "before" in when:
+            end()
+            return fetch()
+        slots = fetch()
+        end()
+        return slots
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.tracer._buffer, "fetch", fetches)
+        parts.tracer.end(file)
+    body = answer(parts, parts.tracer.finish(file, about))
+    sql = "select name, dur = -1 from slice where category in ('request', 'task', 'await') order by name, ts"
+    ends = int("after" in when)
+    expected = [("GET /ends", ends), ("polls", ends), ("stays", 1), ("waits: its turn", ends)]
+    assert ask(trace_processor, body, sql) == expected
 
 
 def test_a_trace_says_what_it_is_once_all_has_been_written(parts: Parts, trace_processor: TraceProcessor) -> None:
