@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
+
+native_id = _thread.get_native_id
+"""The calling thread's. Not `threading`'s, in whose place the native engine may have put one that does more."""
 
 OWN_THREADS = "profiling-"
 """What the names of all of them begin with."""

@@ -29,8 +29,8 @@ class RequestEvent(NamedTuple):
 class StepEvent(NamedTuple):
     """What an event loop did at one go: a task from one await to the next, or a callback."""
 
-    ident: int
-    """Of the loop's thread, as `threading.get_ident`."""
+    tid: int
+    """The native id of the loop's thread."""
     began_ns: int
     ended_ns: int
     name: str
@@ -70,7 +70,7 @@ class AwaitEvent(NamedTuple):
 class WorkEvent(NamedTuple):
     """What a thread of an executor did."""
 
-    ident: int
+    tid: int
     queued_ns: int
     began_ns: int
     ended_ns: int
@@ -81,7 +81,7 @@ class WorkEvent(NamedTuple):
 class CollectionEvent(NamedTuple):
     """One run of the garbage collector, which holds up everybody."""
 
-    ident: int
+    tid: int
     began_ns: int
     ended_ns: int
     generation: int

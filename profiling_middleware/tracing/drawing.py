@@ -34,11 +34,10 @@ Arguments = tuple[tuple[str, Value], ...]
 
 
 class Drawing:
-    """Knows the threads. `tid` is a thread's native id, `ident` what `threading` calls it by."""
+    """Keeps what has to be known from one thing to the next. A thread's `tid` is its native id."""
 
     def __init__(self) -> None:
         self._names = WaitNames()
-        self._tids: dict[int, int] = {}
         self._places: dict[Stack, Arguments] = {}
         """Where somebody waited, for those who wait there, too."""
         self._lock_rows: list[tuple[int, int]] = []
@@ -52,20 +51,12 @@ class Drawing:
         self._places.clear()
         self._lock_rows.clear()
 
-    def learn_thread(self, ident: int, tid: int) -> None:
-        """From now on events of thread `ident` are those of `tid`."""
-        self._tids[ident] = tid
-
-    def tid(self, ident: int) -> int:
-        """Of a thread; a number that no thread has when it had ended before anybody saw it."""
-        return self._tids.get(ident, 0) or 1 << 30 | ident >> 12 & 0xFFFFF
-
     def event(self, event: TraceEvent) -> tuple[TraceItem, ...]:
         """What is drawn of one event. Stalls are drawn by `stall`."""
         if isinstance(event, RequestEvent):
             return _request(event)
         if isinstance(event, StepEvent):
-            return (_step(event, self.tid(event.ident)),)
+            return (_step(event),)
         if isinstance(event, AwaitEvent):
             return (Slice(("task", event.row), event.began_ns, event.ended_ns, f"waits: {event.what}", "await"),)
         if isinstance(event, TaskEvent):
@@ -78,7 +69,7 @@ class Drawing:
 
     def stall(self, stall: Stall) -> Slice:
         """A step that held up its loop, with the stack that did it."""
-        step = _step(stall.step, stall.tid)
+        step = _step(stall.step)
         arguments = (*step.arguments, *self._where(stall.stack))
         return step._replace(name=f"stall: {step.name}", category="stall", arguments=arguments)
 
@@ -143,7 +134,7 @@ class Drawing:
 
     def _work(self, event: WorkEvent) -> Slice:
         waited = (("queued_us", (event.began_ns - event.queued_ns) // 1_000),)
-        track = ("thread", self.tid(event.ident))
+        track = ("thread", event.tid)
         flows = _flows(event.request)
         return Slice(track, event.began_ns, event.ended_ns, event.name, "executor", (), flows, (), waited)
 
@@ -151,7 +142,7 @@ class Drawing:
         arguments: Arguments = (("generation", event.generation), ("collected", event.collected))
         if event.uncollectable:
             arguments = (*arguments, ("uncollectable", event.uncollectable))
-        track = ("thread", self.tid(event.ident))
+        track = ("thread", event.tid)
         return Slice(track, event.began_ns, event.ended_ns, "garbage collection", "gc", arguments)
 
 
@@ -175,11 +166,11 @@ def _task(event: TaskEvent) -> Slice:
     return Slice(track, event.began_ns, event.ended_ns, event.coroutine, "task", name, flows)
 
 
-def _step(event: StepEvent, tid: int) -> Slice:
+def _step(event: StepEvent) -> Slice:
     arguments: Arguments = (("task", event.task),) if event.task else ()
     flows = (*_flows(event.request), *(number << 1 | 1 for number in event.wakes))
     ends = (event.woken_by << 1 | 1,) if event.woken_by else ()
-    return Slice(("loop", tid), event.began_ns, event.ended_ns, event.name, "step", arguments, flows, ends)
+    return Slice(("loop", event.tid), event.began_ns, event.ended_ns, event.name, "step", arguments, flows, ends)
 
 
 def _flows(request: int) -> tuple[int, ...]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from threading import get_ident
 from time import monotonic_ns
 from typing import Any
 
 from profiling_middleware.failures import Failures
+from profiling_middleware.threads import native_id
 from profiling_middleware.trace_events import TraceEvent
 from profiling_middleware.tracing.buffer import WORK, TraceBuffer
 from profiling_middleware.tracing.names import function_name
@@ -116,7 +116,7 @@ class ExecutorWork:
         if buffer is not None and (ended_ns - began_ns >= self._least_ns or began_ns - queued_ns >= self._least_ns):
             # Work for a request, or a request as work: gunicorn's threads serve them so.
             request = works_for or request_of_step(began_ns)
-            buffer.add(WORK, get_ident(), queued_ns, began_ns, ended_ns, name, request)
+            buffer.add(WORK, native_id(), queued_ns, began_ns, ended_ns, name, request)
 
     # -- anyio ---------------------------------------------------------------------------------------------------
 

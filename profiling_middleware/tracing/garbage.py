@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Sequence
-from threading import get_ident
 from time import monotonic_ns
 from typing import Any
 
+from profiling_middleware.threads import native_id
 from profiling_middleware.trace_events import TraceEvent
 from profiling_middleware.tracing.buffer import COLLECTION, TraceBuffer
 
@@ -56,6 +56,6 @@ class GarbageCollections:
             return
         found = info["generation"], info["collected"], info["uncollectable"]
         try:
-            buffer.add(COLLECTION, get_ident(), began_ns, ended_ns, *found)
+            buffer.add(COLLECTION, native_id(), began_ns, ended_ns, *found)
         except Exception:
             self._failures += 1  # not logged: whatever allocated just now may hold the log's lock

@@ -22,7 +22,6 @@ class Stall(NamedTuple):
     """A step that took too long."""
 
     step: StepEvent
-    tid: int
     stack: Stack | None
     """Where it was for most of that time, None when it was seen for too little of it."""
 
@@ -32,15 +31,15 @@ class Stalls:
 
     def __init__(self) -> None:
         self._seen = _Seen()
-        self._waiting: list[tuple[StepEvent, int]] = []
+        self._waiting: list[StepEvent] = []
 
     def forget(self) -> None:
         """Lets go of samples."""
         self._seen = _Seen()
 
-    def add(self, step: StepEvent, tid: int) -> None:
-        """A step of STALL_NS and more, in thread `tid`."""
-        self._waiting.append((step, tid))
+    def add(self, step: StepEvent) -> None:
+        """A step of STALL_NS and more."""
+        self._waiting.append(step)
 
     def remember(self, samples: Iterable[Sample]) -> None:
         """What has been seen of all threads."""
@@ -50,14 +49,13 @@ class Stalls:
     def take(self, now_ns: int, *, final: bool = False) -> list[Stall]:
         """Those that are explained, or will not be; all if this is the `final` time."""
         ready = []
-        for waiting in list(self._waiting):
-            step, tid = waiting
-            times, seen_after = self._seen.of(step, tid)
+        for step in list(self._waiting):
+            times, seen_after = self._seen.of(step)
             if final or seen_after or now_ns - step.ended_ns > _PATIENCE_NS:
-                self._waiting.remove(waiting)
+                self._waiting.remove(step)
                 # Less has been seen of it than would tell where it was.
                 unknown = sum(times.values()) < _LEAST_SHARE * (step.ended_ns - step.began_ns)
-                ready.append(Stall(step, tid, None if unknown else max(times, key=lambda stack: times[stack])))
+                ready.append(Stall(step, None if unknown else max(times, key=lambda stack: times[stack])))
         return ready
 
 
@@ -78,7 +76,7 @@ class _Seen:
             for kept in (self._tids, self._times, self._spent, self._stacks):
                 del kept[:_REMEMBERED]
 
-    def of(self, step: StepEvent, tid: int) -> tuple[dict[Stack, int], bool]:
+    def of(self, step: StepEvent) -> tuple[dict[Stack, int], bool]:
         """What each stack has of a step's time, in nanoseconds, and whether its thread has been seen since.
 
         Found after the step, a thread has gone on to something else, whatever it did before.
@@ -86,7 +84,7 @@ class _Seen:
         times: dict[Stack, int] = {}
         seen_after = False
         for number, seen in enumerate(self._tids):
-            if seen != tid:
+            if seen != step.tid:
                 continue
             time_ns, stack = self._times[number], self._stacks[number]
             seen_after = seen_after or time_ns >= step.ended_ns

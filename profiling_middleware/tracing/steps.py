@@ -9,11 +9,11 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from threading import get_ident
 from time import monotonic_ns
 from typing import Any, Protocol
 
 from profiling_middleware.failures import Failures
+from profiling_middleware.threads import native_id
 from profiling_middleware.trace_events import TraceEvent
 from profiling_middleware.tracing.buffer import STEP, TraceBuffer
 from profiling_middleware.tracing.names import function_name
@@ -133,7 +133,7 @@ class LoopSteps:
                 context.run(tasks.stepped, owner, future, began_ns, ended_ns)
         elif callback is not None and ended_ns - began_ns >= self._least_ns:
             request = context.get(WORKS_FOR, 0) if context is not None else 0
-            buffer.add(STEP, get_ident(), began_ns, ended_ns, function_name(callback), "", request, 0, ())
+            buffer.add(STEP, native_id(), began_ns, ended_ns, function_name(callback), "", request, 0, ())
 
 
 def _close(tasks: TaskSteps | FollowedTasks | None) -> None:

@@ -14,6 +14,7 @@ from time import monotonic_ns
 from typing import Any
 
 from profiling_middleware.short_names import short_name
+from profiling_middleware.threads import native_id
 from profiling_middleware.trace_events import AwaitEvent, TaskEvent, TraceEvent
 from profiling_middleware.tracing.buffer import AWAIT, STEP, TASK, TraceBuffer
 from profiling_middleware.tracing.names import coroutine_name
@@ -41,7 +42,7 @@ class TaskSteps:
         """`task` has run; `future` has woken it, None if none has."""
         name = coroutine_name(task.get_coro())
         self._buffer.add(
-            STEP, get_ident(), began_ns, ended_ns, name, short_name(task.get_name()), request_of_step(began_ns), 0, ()
+            STEP, native_id(), began_ns, ended_ns, name, short_name(task.get_name()), request_of_step(began_ns), 0, ()
         )
 
 
@@ -106,7 +107,7 @@ class FollowedTasks:
         buffer = self._buffer
         if known.since_ns < began_ns and known.row != NO_ROW:
             buffer.add(AWAIT, known.row, known.since_ns, began_ns, known.waits_for)
-        buffer.add(STEP, get_ident(), began_ns, ended_ns, name, short_name(task.get_name()), request, woken_by, wakes)
+        buffer.add(STEP, native_id(), began_ns, ended_ns, name, short_name(task.get_name()), request, woken_by, wakes)
         if done:
             self._ended(task, known, ended_ns, name)
         else:

@@ -260,11 +260,11 @@ class Tracer:
             source.start(self._buffer, full=full)
 
 
-def _threads() -> list[tuple[int, int, str]]:
+def _threads() -> list[tuple[int, str]]:
     return [
-        (thread.ident, _native_id(thread, thread.native_id), short_name(thread.name))
+        (_native_id(thread, thread.native_id), short_name(thread.name))
         for thread in threading.enumerate()
-        if thread.ident is not None and thread.native_id is not None
+        if thread.native_id is not None
     ]
 
 

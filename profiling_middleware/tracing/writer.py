@@ -35,8 +35,8 @@ class Batch:
     slots: list[object]
     """See `TraceBuffer`."""
     seen: Seen
-    threads: Sequence[tuple[int, int, str]]
-    """Ident, native id and name of each that there is."""
+    threads: Sequence[tuple[int, str]]
+    """Native id and name of each that there is."""
     began_ns: int
     ended_ns: int
     full: bool
@@ -80,8 +80,7 @@ class TraceWriter:
 
     def write(self, batch: Batch, sinks: Sequence[Sink]) -> None:
         """Hands a batch's chunk to all sinks."""
-        for ident, tid, name in batch.threads:
-            self._drawing.learn_thread(ident, tid)
+        for tid, name in batch.threads:
             self._encoder.name_thread(tid, name)
         slow: list[str] = []
         chunk = self._encoded(self._items(batch, slow))
@@ -109,7 +108,7 @@ class TraceWriter:
         for event in events_of(batch.slots):
             self._note_slow(event, slow)
             if isinstance(event, StepEvent) and event.ended_ns - event.began_ns >= STALL_NS:
-                self._stalls.add(event, drawing.tid(event.ident))
+                self._stalls.add(event)
             else:
                 yield from drawing.event(event)
         yield from map(drawing.stall, self._stalls.take(batch.ended_ns, final=batch.final))

@@ -124,7 +124,7 @@ def test_threads_add_while_it_is_fetched(limit: int, deadline: float) -> None:
         else:
             assert isinstance(event, WorkEvent)
             assert event.began_ns == event.ended_ns == event.queued_ns
-            counts[event.ident].append(event.began_ns)
+            counts[event.tid].append(event.began_ns)
     assert all(sorted(set(found)) == found for found in counts.values())
     assert sum(map(len, counts.values())) + buffer.dropped == threads * each
     assert (buffer.dropped == 0) == (limit == 10**9)

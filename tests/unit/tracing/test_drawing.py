@@ -26,7 +26,7 @@ from profiling_middleware.tracing.stalls import Stall
 from profiling_middleware.tracing.states import ThreadState
 
 NOW = 10**12
-IDENT, TID = 140_000_000_000_000, 4712
+TID = 4712
 F = stack("f", "main")
 PLACE = [("function", "shop.f"), ("file", "/srv/shop.py"), ("line", 1)]
 WHERE = [*PLACE, ("stack", "shop.f (/srv/shop.py:1)\nshop.main (/srv/shop.py:2)")]
@@ -36,9 +36,7 @@ IDLE = Stack((Frame("concurrent.futures.thread._worker", "/lib/thread.py", 80, 6
 
 @pytest.fixture
 def drawing() -> Drawing:
-    drawing = Drawing()
-    drawing.learn_thread(IDENT, TID)
-    return drawing
+    return Drawing()
 
 
 def drawn(drawing: Drawing, event: TraceEvent) -> list[Any]:
@@ -90,7 +88,7 @@ def test_a_request_that_goes_on_is_drawn_so(drawing: Drawing) -> None:
 
 
 def step(**changes: Any) -> StepEvent:
-    return StepEvent(IDENT, NOW, NOW + MS, "Shop.serve", "Task-1", 7, 5, (6, 8))._replace(**changes)
+    return StepEvent(TID, NOW, NOW + MS, "Shop.serve", "Task-1", 7, 5, (6, 8))._replace(**changes)
 
 
 def test_a_step_is_drawn_on_its_loop(drawing: Drawing) -> None:
@@ -108,7 +106,7 @@ def test_arrows_of_requests_and_of_waking_do_not_mix(drawing: Drawing) -> None:
     assert wakes.flows[:1] == seven
     assert wakes.flows[1:] == woken.last_flows
     assert wakes.flows[1:] != seven
-    work = drawn(drawing, WorkEvent(IDENT, NOW, NOW, NOW + MS, "work", 7))[0]
+    work = drawn(drawing, WorkEvent(TID, NOW, NOW, NOW + MS, "work", 7))[0]
     task = drawn(drawing, TaskEvent(1, NOW, NOW + MS, "Task-1", "serve", 7))[0]
     assert work.flows == task.flows == seven
     numbers = [
@@ -134,14 +132,14 @@ def test_a_task_and_its_waits_are_drawn_in_its_row(drawing: Drawing) -> None:
 
 
 def test_a_stall_has_the_stack_that_did_it(drawing: Drawing) -> None:
-    item = drawing.stall(Stall(step(), TID, F))
+    item = drawing.stall(Stall(step(), F))
     (plain,) = drawn(drawing, step())
     assert item[:5] == (("loop", TID), NOW, NOW + MS, "stall: Shop.serve", "stall")
     assert (item.flows, item.last_flows) == (plain.flows, plain.last_flows)
     assert arguments(item) == {"task": "Task-1", **dict(WHERE)}
-    unseen = drawing.stall(Stall(step(), TID, None))
+    unseen = drawing.stall(Stall(step(), None))
     assert (unseen.name, arguments(unseen)) == ("stall: Shop.serve", {"task": "Task-1"})
-    deep = drawing.stall(Stall(step(), TID, stack(*(f"f{number}" for number in range(500)))))
+    deep = drawing.stall(Stall(step(), stack(*(f"f{number}" for number in range(500)))))
     assert len(arguments(deep)["stack"].splitlines()) == 60
     assert arguments(deep)["stack"].startswith("shop.f0 (/srv/shop.py:1)\n")
 
@@ -150,7 +148,7 @@ def test_a_stall_has_the_stack_that_did_it(drawing: Drawing) -> None:
 
 
 def test_work_is_drawn_in_its_thread(drawing: Drawing) -> None:
-    (item,) = drawn(drawing, WorkEvent(IDENT, NOW - 3 * MS, NOW, NOW + MS, "resize", 0))
+    (item,) = drawn(drawing, WorkEvent(TID, NOW - 3 * MS, NOW, NOW + MS, "resize", 0))
     assert item[:5] == (("thread", TID), NOW, NOW + MS, "resize", "executor")
     assert (arguments(item), item.flows) == ({"queued_us": 3_000}, ())
 
@@ -159,21 +157,9 @@ def test_work_is_drawn_in_its_thread(drawing: Drawing) -> None:
 def test_a_run_of_the_garbage_collector_is_drawn_in_its_thread(
     uncollectable: int, more: dict[str, int], drawing: Drawing
 ) -> None:
-    (item,) = drawn(drawing, CollectionEvent(IDENT, NOW, NOW + MS, 2, 10, uncollectable))
+    (item,) = drawn(drawing, CollectionEvent(TID, NOW, NOW + MS, 2, 10, uncollectable))
     assert item[:5] == (("thread", TID), NOW, NOW + MS, "garbage collection", "gc")
     assert arguments(item) == {"generation": 2, "collected": 10, **more}
-
-
-def test_a_thread_that_nobody_has_seen_has_a_number_that_none_has(drawing: Drawing) -> None:
-    """The largest that a system gives is 2^22; and threads that lie apart have different ones."""
-    idents = [140_000_000_000_000 + 0x801000 * number for number in range(1, 50)]
-    numbers = {drawing.tid(ident) for ident in idents}
-    assert len(numbers) == 49
-    assert all(1 << 22 < number < 1 << 31 for number in numbers)
-    drawing.learn_thread(idents[0], 4800)
-    assert drawing.tid(idents[0]) == 4800
-    drawing.learn_thread(idents[0], 4801)
-    assert drawing.tid(idents[0]) == 4801
 
 
 @pytest.mark.parametrize(

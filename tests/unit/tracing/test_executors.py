@@ -49,7 +49,7 @@ def executor() -> Iterator[ThreadPoolExecutor]:
 
 
 def ident() -> int:
-    return threading.get_ident()
+    return threading.get_native_id()
 
 
 # -- concurrent.futures ----------------------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ def test_how_long_it_was_queued_and_how_long_it_took(
         assert go_on.wait(deadline)
 
     def second() -> tuple[int, int, int]:
-        return threading.get_ident(), *spin(5 * MS)
+        return threading.get_native_id(), *spin(5 * MS)
 
     work.start(buffer, full=True)
     executor.submit(first)
@@ -84,7 +84,7 @@ def test_how_long_it_was_queued_and_how_long_it_took(
 
     one, other = taken(buffer)
     assert (one.name.rsplit(".")[-1], other.name.rsplit(".")[-1]) == ("first", "second")
-    assert one.ident == other.ident == thread
+    assert one.tid == other.tid == thread
     assert readings["before"] <= other.queued_ns <= readings["queued"]
     assert readings["free"] <= one.ended_ns <= other.began_ns <= began
     assert ended <= other.ended_ns <= readings["done"]
@@ -335,7 +335,7 @@ def test_anyios_threads_are_measured_in_full(work: ExecutorWork, buffer: TraceBu
     assert (one.name, one.request, other.name, other.request) == ("endpoint", 1, "ident", 1)
     times = [readings[0], one.queued_ns, one.began_ns, readings[1], readings[2], one.ended_ns, readings[3]]
     assert times == sorted(times)
-    assert one.ident not in (0, ident())
+    assert one.tid not in (0, ident())
 
 
 def test_anyios_function_is_still_a_coroutine_function(work: ExecutorWork, buffer: TraceBuffer) -> None:

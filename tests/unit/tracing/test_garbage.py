@@ -42,7 +42,7 @@ def test_each_run_is_told_with_its_times(collections: GarbageCollections, buffer
     first, last = collect()
     (event,) = taken(buffer)
     assert first <= event.began_ns < event.ended_ns <= last
-    assert (event.ident, event.generation, event.uncollectable) == (threading.get_ident(), 2, 0)
+    assert (event.tid, event.generation, event.uncollectable) == (threading.get_native_id(), 2, 0)
 
 
 def test_what_it_found_is_told(collections: GarbageCollections, buffer: TraceBuffer) -> None:
@@ -76,7 +76,7 @@ def test_it_is_told_in_which_thread(collections: GarbageCollections, buffer: Tra
     thread = threading.Thread(target=collect)
     thread.start()
     thread.join(deadline)
-    assert [event.ident for event in taken(buffer)] == [thread.ident]
+    assert [event.tid for event in taken(buffer)] == [thread.native_id]
 
 
 def test_nothing_is_told_when_it_is_stopped_and_nobody_is_called(

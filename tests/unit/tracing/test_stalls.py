@@ -13,7 +13,7 @@ from profiling_middleware.tracing.stalls import STALL_NS, Stall, Stalls
 F, G, H = stack("f"), stack("g"), stack("h", "f")
 NOW = 10**12
 TID = WORKER.native_id
-STEP = StepEvent(7, NOW, NOW + 200 * MS, "main", "Task-1", 0, 0, ())
+STEP = StepEvent(TID, NOW, NOW + 200 * MS, "main", "Task-1", 0, 0, ())
 
 
 def where(stalls: list[Stall]) -> list[Stack | None]:
@@ -23,7 +23,7 @@ def where(stalls: list[Stall]) -> list[Stack | None]:
 def test_it_was_where_it_spent_most_of_its_time() -> None:
     """Not where it was most often, and not what came before and after."""
     stalls = Stalls()
-    stalls.add(STEP, TID)
+    stalls.add(STEP)
     stalls.remember(
         [
             # Mostly before: 10 ms of it.
@@ -35,12 +35,12 @@ def test_it_was_where_it_spent_most_of_its_time() -> None:
             sample(NOW + 200 * MS, H, cpu=200 * MS, thread=Thread("other", TID + 1)),
         ]
     )
-    assert stalls.take(NOW + SECOND) == [Stall(STEP, TID, G)]
+    assert stalls.take(NOW + SECOND) == [Stall(STEP, G)]
 
 
 def test_the_times_of_a_stack_are_added_up() -> None:
     stalls = Stalls()
-    stalls.add(STEP, TID)
+    stalls.add(STEP)
     stalls.remember(sample(NOW + (number + 1) * 10 * MS, F if number % 3 else G, cpu=10 * MS) for number in range(20))
     assert where(stalls.take(NOW + SECOND)) == [F]
 
@@ -48,8 +48,8 @@ def test_the_times_of_a_stack_are_added_up() -> None:
 def test_what_is_found_later_says_nothing_of_where_it_was_before() -> None:
     """It is where the thread has gone on to meanwhile: the loop's own work, and its wait for the next event."""
     stalls = Stalls()
-    stalls.add(STEP, TID)
-    stalls.add(STEP._replace(began_ns=NOW + 300 * MS, ended_ns=NOW + 500 * MS), TID)
+    stalls.add(STEP)
+    stalls.add(STEP._replace(began_ns=NOW + 300 * MS, ended_ns=NOW + 500 * MS))
     stalls.remember(
         [
             sample(NOW + 50 * MS, F, wall=30 * MS),
@@ -64,7 +64,7 @@ def test_what_is_found_later_says_nothing_of_where_it_was_before() -> None:
 def test_who_is_found_at_work_has_waited_elsewhere() -> None:
     """Its sample stands where it has worked last: in the loop itself, for who has only slept in the step."""
     stalls = Stalls()
-    stalls.add(STEP, TID)
+    stalls.add(STEP)
     stalls.remember(
         [
             sample(NOW + 50 * MS, F, wall=30 * MS),
@@ -77,7 +77,7 @@ def test_who_is_found_at_work_has_waited_elsewhere() -> None:
 def test_it_is_waited_for_until_its_end_has_been_seen() -> None:
     """Samples come late; a stall is told once."""
     stalls = Stalls()
-    stalls.add(STEP, TID)
+    stalls.add(STEP)
     stalls.remember([sample(NOW + 100 * MS, F, cpu=100 * MS)])
     assert stalls.take(NOW + SECOND) == []
     stalls.remember([sample(NOW + 300 * MS, G, cpu=180 * MS, thread=Thread("other", TID + 1))])
@@ -91,7 +91,7 @@ def test_it_is_waited_for_until_its_end_has_been_seen() -> None:
 def test_it_is_told_where_it_was_when_a_tenth_has_been_seen(milliseconds: int, told: Stack | None) -> None:
     """A sample of what a step did before it waited where nobody looked, stands for as much work as others do."""
     stalls = Stalls()
-    stalls.add(STEP, TID)
+    stalls.add(STEP)
     stalls.remember([sample(NOW + milliseconds * MS, F, cpu=100 * MS)])
     assert where(stalls.take(NOW + SECOND, final=True)) == [told]
 
@@ -99,7 +99,7 @@ def test_it_is_told_where_it_was_when_a_tenth_has_been_seen(milliseconds: int, t
 @pytest.mark.parametrize("seen", [True, False])
 def test_patience_ends(seen: bool) -> None:
     stalls = Stalls()
-    stalls.add(STEP, TID)
+    stalls.add(STEP)
     if seen:
         stalls.remember([sample(NOW + 100 * MS, F, cpu=100 * MS)])
     assert stalls.take(STEP.ended_ns + 3 * SECOND) == []
@@ -109,7 +109,7 @@ def test_patience_ends(seen: bool) -> None:
 @pytest.mark.parametrize("seen", [True, False])
 def test_the_final_time_none_is_waited_for(seen: bool) -> None:
     stalls = Stalls()
-    stalls.add(STEP, TID)
+    stalls.add(STEP)
     if seen:
         stalls.remember([sample(NOW + 100 * MS, F, cpu=100 * MS)])
     assert where(stalls.take(NOW + 201 * MS, final=True)) == [F if seen else None]
@@ -119,20 +119,20 @@ def test_the_final_time_none_is_waited_for(seen: bool) -> None:
 def test_those_that_are_explained_are_told_and_the_others_wait() -> None:
     stalls = Stalls()
     other = STEP._replace(began_ns=NOW + 500 * MS, ended_ns=NOW + 700 * MS)
-    elsewhere = STEP._replace(ident=8)
-    for step, tid in ((STEP, TID), (other, TID), (elsewhere, TID + 1)):
-        stalls.add(step, tid)
+    elsewhere = STEP._replace(tid=TID + 1)
+    for step in (STEP, other, elsewhere):
+        stalls.add(step)
     stalls.remember([sample(NOW + 200 * MS, F, cpu=200 * MS)])
-    assert stalls.take(NOW + SECOND) == [Stall(STEP, TID, F)]
+    assert stalls.take(NOW + SECOND) == [Stall(STEP, F)]
     stalls.remember([sample(NOW + 700 * MS, G, cpu=250 * MS)])
-    assert stalls.take(NOW + SECOND) == [Stall(other, TID, G)]
-    assert stalls.take(NOW + SECOND, final=True) == [Stall(elsewhere, TID + 1, None)]
+    assert stalls.take(NOW + SECOND) == [Stall(other, G)]
+    assert stalls.take(NOW + SECOND, final=True) == [Stall(elsewhere, None)]
 
 
 def test_what_has_been_seen_before_it_was_told_of_counts_too() -> None:
     stalls = Stalls()
     stalls.remember([sample(NOW + 200 * MS, F, cpu=200 * MS)])
-    stalls.add(STEP, TID)
+    stalls.add(STEP)
     assert where(stalls.take(NOW + SECOND)) == [F]
 
 
@@ -140,7 +140,7 @@ def test_a_bounded_number_of_samples_is_remembered() -> None:
     """The newest ones, and no object of each."""
     most = stalls_module._REMEMBERED
     stalls = Stalls()
-    stalls.add(STEP, TID)
+    stalls.add(STEP)
     stalls.remember(sample(NOW + 200 * MS, F if number else G, cpu=MS) for number in range(2 * most - 1))
     assert len(stalls._seen._stacks) == 2 * most - 1
     stalls.remember([sample(NOW + 200 * MS, G, cpu=MS) for _ in range(most // 2)])
@@ -155,7 +155,7 @@ def test_forgotten_samples_explain_nothing() -> None:
     stalls = Stalls()
     stalls.remember([sample(NOW + 200 * MS, F, cpu=200 * MS)])
     stalls.forget()
-    stalls.add(STEP, TID)
+    stalls.add(STEP)
     assert where(stalls.take(NOW + SECOND, final=True)) == [None]
 
 

@@ -53,7 +53,7 @@ def test_in_full_each_step_is_told_with_its_times(way: Way, buffer: TraceBuffer)
     assert len(told) == len(readings) + 1
     for step, (first, last) in zip(told, readings, strict=False):
         assert step.began_ns <= first <= last <= step.ended_ns
-        assert (step.name.rsplit(".")[-1], step.task, step.ident) == ("main", "the main one", threading.get_ident())
+        assert (step.name.rsplit(".")[-1], step.task, step.tid) == ("main", "the main one", threading.get_native_id())
     assert all(one.ended_ns <= other.began_ns for one, other in itertools.pairwise(told))
 
 
@@ -277,7 +277,7 @@ def test_callbacks_are_told_with_their_times(hooks: bool, request: pytest.Fixtur
     assert names == [("callback", 1), ("callback", 0), ("callback", 2), ("callback", 0)]
     for step, (first, last) in zip(told, readings, strict=True):
         assert step.began_ns <= first <= last <= step.ended_ns
-        assert (step.ident, step.woken_by, step.wakes) == (threading.get_ident(), 0, ())
+        assert (step.tid, step.woken_by, step.wakes) == (threading.get_native_id(), 0, ())
 
 
 def test_short_callbacks_are_not_told(buffer: TraceBuffer, unhooked: Way, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -407,9 +407,27 @@ steps.stop()
     assert int(ran.stdout) == 2
 
 
+def test_a_thread_is_not_taken_for_the_one_that_had_its_place(way: Way, buffer: TraceBuffer, deadline: float) -> None:
+    """The C library gives a new thread the stack of one that has ended, and with it what Python calls it by."""
+    threads: list[tuple[int, int]] = []
+
+    async def main() -> None:
+        threads.append((threading.get_ident(), threading.get_native_id()))
+
+    way.steps.start(buffer, full=True)
+    for _ in range(3):
+        thread = threading.Thread(target=way.run, args=(main(),))
+        thread.start()
+        thread.join(deadline)
+    told = of_tasks(buffer)
+    assert [step.tid for step in told] == [tid for _, tid in threads]
+    if sys.platform == "linux":
+        assert len({ident for ident, _ in threads}) < len({tid for _, tid in threads}) == 3
+
+
 def test_several_loops_at_once_do_not_mix(way: Way, buffer: TraceBuffer, deadline: float) -> None:
     together = threading.Barrier(3)
-    idents: dict[str, int] = {}
+    tids: dict[str, int] = {}
 
     async def main(name: str) -> None:
         asyncio.current_task().set_name(name)  # type: ignore[union-attr]
@@ -417,7 +435,7 @@ def test_several_loops_at_once_do_not_mix(way: Way, buffer: TraceBuffer, deadlin
             await asyncio.create_task(asyncio.sleep(0), name=name)
 
     def work(name: str) -> None:
-        idents[name] = threading.get_ident()
+        tids[name] = threading.get_native_id()
         together.wait(deadline)
         way.run(main(name))
 
@@ -435,7 +453,7 @@ def test_several_loops_at_once_do_not_mix(way: Way, buffer: TraceBuffer, deadlin
     told = of_tasks(buffer)
     woken = {step.woken_by: step.task for step in told if step.woken_by}
     for step in told:
-        assert step.ident == idents[step.task]
+        assert step.tid == tids[step.task]
         assert {woken.get(number, step.task) for number in step.wakes} <= {step.task}
     assert len(told) == 3 * (101 + 200)
     assert way.steps.failures.count == 0

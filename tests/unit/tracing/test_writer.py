@@ -33,7 +33,7 @@ from profiling_middleware.tracing.tasks import FollowedTasks
 from profiling_middleware.tracing.writer import Batch, TraceWriter
 
 NOW = 10**12
-IDENT, TID = 140_000_000_000_000, WORKER.native_id
+TID = WORKER.native_id
 F, G = stack("f", "main"), stack("g", "main")
 SLICES = f"select name, (ts - {NOW}) / 1000000.0 as ts, dur / 1000000.0 as dur, depth from slice order by ts, depth"
 
@@ -60,7 +60,7 @@ def batch(
     return Batch(
         slots=buffer.fetch(),
         seen=Seen(**{"samples": [], "lock_waits": [], "task_lock_waits": [], **seen}),
-        threads=[(IDENT, TID, "worker")],
+        threads=[(TID, "worker")],
         began_ns=NOW + began,
         ended_ns=NOW + ended,
         full=True,
@@ -69,7 +69,7 @@ def batch(
 
 
 def step(began: int, ended: int, name: str = "serve") -> tuple[Any, ...]:
-    return STEP, IDENT, NOW + began, NOW + ended, name, "Task-1", 0, 0, ()
+    return STEP, TID, NOW + began, NOW + ended, name, "Task-1", 0, 0, ()
 
 
 def request(began: int, ended: int) -> tuple[Any, ...]:
@@ -105,8 +105,8 @@ def test_everything_that_happened_is_in_the_chunk(writer: TraceWriter, reader: R
         step(MS, 2 * MS),
         (TASK, 0, NOW + MS, NOW + 9 * MS, "Task-1", "serve", 1),
         (AWAIT, 0, NOW + 2 * MS, NOW + 8 * MS, "sleep"),
-        (WORK, IDENT, NOW, NOW + 10 * MS, NOW + 20 * MS, "resize", 1),
-        (COLLECTION, IDENT, NOW + 11 * MS, NOW + 12 * MS, 2, 5, 0),
+        (WORK, TID, NOW, NOW + 10 * MS, NOW + 20 * MS, "resize", 1),
+        (COLLECTION, TID, NOW + 11 * MS, NOW + 12 * MS, 2, 5, 0),
         (COUNTER, "requests", NOW + 5 * MS, 3),
         samples=[
             sample(NOW + 60 * MS, F, cpu=20 * MS),
@@ -257,7 +257,7 @@ def test_a_stall_that_nobody_saw_is_drawn_at_the_end(final: bool, drawn: list[in
         ([request(0, 300 * MS)], ["slow request"]),
         ([step(0, 300 * MS)], ["stall"]),
         ([step(0, 400 * MS), request(0, 400 * MS), request(0, 900 * MS)], ["stall"]),
-        ([(WORK, IDENT, NOW, NOW, NOW + SECOND, "resize", 0)], []),
+        ([(WORK, TID, NOW, NOW, NOW + SECOND, "resize", 0)], []),
     ],
 )
 def test_what_takes_too_long_is_told_once_a_chunk(
