@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 # An application may put a whole query into a task's name, and a trace keeps thousands of them.
-_MOST = 200
+MOST_CHARACTERS = 200
 
 
 def short_name(name: str) -> str:
     """The name, or its beginning and an ellipsis."""
-    return name if len(name) <= _MOST else f"{name[: _MOST - 1]}…"
+    return name if len(name) <= MOST_CHARACTERS else f"{name[: MOST_CHARACTERS - 1]}…"

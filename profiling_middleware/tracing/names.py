@@ -6,12 +6,13 @@ import functools
 from contextvars import Context
 from typing import Any
 
-from profiling_middleware.short_names import short_name
+from profiling_middleware.short_names import MOST_CHARACTERS, short_name
 
 
 def coroutine_name(coroutine: Any) -> str:
     """As it is written, without its module."""
-    return short_name(str(getattr(coroutine, "__qualname__", None) or type(coroutine).__qualname__))
+    name = str(getattr(coroutine, "__qualname__", None) or type(coroutine).__qualname__)
+    return name if len(name) <= MOST_CHARACTERS else short_name(name)
 
 
 def function_name(function: Any) -> str:

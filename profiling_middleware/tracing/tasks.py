@@ -13,7 +13,7 @@ from threading import get_ident
 from time import monotonic_ns
 from typing import Any
 
-from profiling_middleware.short_names import short_name
+from profiling_middleware.short_names import MOST_CHARACTERS, short_name
 from profiling_middleware.threads import native_id
 from profiling_middleware.trace_events import AwaitEvent, TaskEvent, TraceEvent
 from profiling_middleware.tracing.buffer import AWAIT, STEP, TASK, TraceBuffer
@@ -95,10 +95,13 @@ class FollowedTasks:
 
     def stepped(self, task: asyncio.Task[Any], future: object, began_ns: int, ended_ns: int) -> None:
         """`task` has run; `future` has woken it, None if none has."""
-        known = self._tasks.get(id(task))
+        known, waits_from_ns = self._tasks.get(id(task)), ended_ns
         if known is None or known() is not task:
             known = self._follow(task, began_ns)
-        name, done = coroutine_name(task.get_coro()), task.done()
+            waits_from_ns = max(ended_ns, known.since_ns)
+        name, task_name, done = coroutine_name(task.get_coro()), task.get_name(), task.done()
+        if len(task_name) > MOST_CHARACTERS:
+            task_name = short_name(task_name)
         woken_by, known.woken_by = known.woken_by or self._take_woken(future), 0
         known.request = request = request_of_step(began_ns)
         if done:
@@ -107,11 +110,11 @@ class FollowedTasks:
         buffer = self._buffer
         if known.since_ns < began_ns and known.row != NO_ROW:
             buffer.add(AWAIT, known.row, known.since_ns, began_ns, known.waits_for)
-        buffer.add(STEP, native_id(), began_ns, ended_ns, name, short_name(task.get_name()), request, woken_by, wakes)
+        buffer.add(STEP, native_id(), began_ns, ended_ns, name, task_name, request, woken_by, wakes)
         if done:
-            self._ended(task, known, ended_ns, name)
+            self._ended(known, ended_ns, task_name, name)
         else:
-            known.since_ns, known.waits_for = max(ended_ns, known.began_ns + _LATER_NS), _awaited(task)
+            known.since_ns, known.waits_for = waits_from_ns, _awaited(task)
 
     def going_on(self) -> list[TraceEvent]:
         """Tasks that have not ended, and what each waits for. From any thread."""
@@ -133,26 +136,27 @@ class FollowedTasks:
     def _follow(self, task: asyncio.Task[Any], began_ns: int) -> _Known:
         """From now on; where there is no room for one more its steps alone are told."""
         known = _Known(task, self._gone)
-        known.key, known.row = id(task), NO_ROW
-        if len(self._tasks) < _MOST_TASKS:
-            known.row = self._rows.take()
-            self._tasks[known.key] = known
+        room = len(self._tasks) < _MOST_TASKS
+        known.key, known.row = id(task), self._rows.take() if room else NO_ROW
         # Whoever had the row before may have ended since.
-        known.began_ns = max(began_ns, self._ended_ns.get(known.row, 0))
-        known.since_ns, known.waits_for = known.began_ns + _LATER_NS, _ITS_TURN
+        row_ended_ns = self._ended_ns.get(known.row, 0)
+        known.began_ns = began_ns = began_ns if began_ns > row_ended_ns else row_ended_ns
+        known.since_ns, known.waits_for = began_ns + _LATER_NS, _ITS_TURN
         known.woken_by = known.request = 0
+        if room:
+            self._tasks[known.key] = known  # at last, as another thread may ask what goes on
         return known
 
-    def _ended(self, task: asyncio.Task[Any], known: _Known, ended_ns: int, coroutine: str) -> None:
-        if known.row == NO_ROW:
-            self._tasks.pop(id(task), None)
+    def _ended(self, known: _Known, ended_ns: int, name: str, coroutine: str) -> None:
+        row, began_ns = known.row, known.began_ns
+        if row == NO_ROW:
+            self._tasks.pop(known.key, None)
             self._buffer.dropped += 1
             return
-        self._ended_ns[known.row] = ended_ns = max(ended_ns, known.began_ns)
-        name = short_name(task.get_name())
-        self._buffer.add(TASK, known.row, known.began_ns, ended_ns, name, coroutine, known.request)
-        del self._tasks[id(task)]
-        self._rows.give_back(known.row)
+        self._ended_ns[row] = ended_ns = ended_ns if ended_ns > began_ns else began_ns
+        self._buffer.add(TASK, row, began_ns, ended_ns, name, coroutine, known.request)
+        self._tasks.pop(known.key, None)
+        self._rows.give_back(row)
 
     def _runs_here(self) -> bool:
         return asyncio._get_running_loop() is not None and asyncio.current_task() is not None
@@ -210,4 +214,5 @@ def _awaited(task: asyncio.Task[Any]) -> str:
         if inner is None:
             break
         step = inner
-    return short_name(str(name))
+    name = str(name)
+    return name if len(name) <= MOST_CHARACTERS else short_name(name)
