@@ -29,15 +29,19 @@ class Served:
 
     __slots__ = ("_asks", "_labels")
 
-    _labels: Labels
-
     def __init__(self, resolve: Resolve, subject: Any) -> None:
         self._asks: tuple[Resolve, Any] | None = (resolve, subject)
+        self._labels: Labels | None = None
 
     def labels(self) -> Labels | None:
         """Those that are known now; None while it goes on and they are not. From any thread."""
         asks = self._asks
-        return self._labels if asks is None else asks[0](asks[1])
+        return self._labels or asks[0](asks[1]) if asks is not None else self._labels
+
+    def note(self) -> None:
+        """Keeps those that are known now: Flask forgets the rule before the server has the body."""
+        if self._asks is not None:
+            self._labels = self.labels()
 
     def end(self) -> None:
         """It has been served: what is not known by now never will be."""
@@ -45,7 +49,7 @@ class Served:
         if asks is None:
             return
         try:
-            self._labels = asks[0](asks[1]) or ()
+            self._labels = self._labels or asks[0](asks[1]) or ()
         except Exception:
             self._labels = ()  # an application's own routes are asked: what they do is no failure of ours
         self._asks = None  # at last, as others may be asking

@@ -108,7 +108,8 @@ class WSGIProfilingMiddleware:
             if make is not None:
                 work.tokens.append(CURRENT.set(make(Served.labels, served)))
             if spans is not None:
-                start_response = work.trace(spans, start_response)
+                work.trace(spans)
+            start_response = work.noted(start_response)
         except Exception as error:
             if work is not None and raised_by_a_handler(error):
                 work.end()

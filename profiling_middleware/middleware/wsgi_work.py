@@ -26,14 +26,19 @@ class Work:
         self._span: RequestSpan | None = None
         self._ended = False
 
-    def trace(self, spans: RequestSpans, start_response: StartResponse) -> StartResponse:
-        """It begins now; returns what the application is to call instead of `start_response`."""
+    def trace(self, spans: RequestSpans) -> None:
+        """From now on it is told."""
         span = self._span = spans.begin(Served.labels, self._served)
         self.tokens.append(spans.enter(span))
 
+    def noted(self, start_response: StartResponse) -> StartResponse:
+        """What the application is to call instead of `start_response`."""
+
         def noting(*arguments: Any, **named: Any) -> Callable[[bytes], object]:
             try:
-                span.note_status(arguments[0] if arguments else named["status"])
+                self._served.note()
+                if self._span is not None:
+                    self._span.note_status(arguments[0] if arguments else named["status"])
             except Exception as error:
                 self.failures.note_own(error)
             return start_response(*arguments, **named)

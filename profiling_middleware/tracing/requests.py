@@ -46,7 +46,6 @@ class RequestSpan:
     """One request in flight. `send` stands in for its ASGI `send`; what is noted is for WSGI."""
 
     __slots__ = (
-        "_labels",
         "_resolve",
         "_send",
         "_subject",
@@ -61,7 +60,6 @@ class RequestSpan:
         self.row, self.number = row, number
         self._resolve, self._subject, self._send = resolve, subject, send
         self.status = self.first_byte_ns = 0
-        self._labels: tuple[Label, ...] = ()
         self.began_ns = monotonic_ns()
 
     @marked_as_coroutine_function
@@ -83,9 +81,8 @@ class RequestSpan:
         return self._send(message)
 
     def note_status(self, status: str) -> None:
-        """As WSGI's `start_response` is told: `200 OK`. Now its route is known; Flask forgets it before it returns."""
+        """As WSGI's `start_response` is told: `200 OK`."""
         self.status = int(status[:3]) if status[:3].isdecimal() else 0
-        self._labels = self._resolved()
 
     def note_first_byte(self) -> None:
         """The body begins to be sent, unless it had begun before."""
@@ -101,7 +98,7 @@ class RequestSpan:
     def names(self) -> tuple[str, str]:
         """Method and endpoint, as far as they are known now."""
         method = endpoint = ""
-        for label in self._labels or self._resolved():
+        for label in self._resolved():
             if label.key == "endpoint":
                 endpoint = str(label.value)
             elif label.key == "method":

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import flask
 import pytest
 import uvloop
 from starlette.applications import Starlette
@@ -21,6 +22,7 @@ from starlette.routing import Route
 from profiling_middleware.config import Settings
 from profiling_middleware.labels import CURRENT, end_work
 from profiling_middleware.middleware.asgi import ProfilingMiddleware
+from profiling_middleware.middleware.wsgi import WSGIProfilingMiddleware
 from profiling_middleware.model import Label, Sample
 from profiling_middleware.sampling import make_label_maker
 from profiling_middleware.sampling.engine import Engine
@@ -203,6 +205,49 @@ def test_concurrent_requests_have_the_shares_that_they_used(
     # Four standard deviations of as many samples: chance alone does not reach it.
     weights = sum(cpu * cpu for _, cpu in labelled) / total**2
     assert measured == pytest.approx(true_share, abs=0.03 + 4 * math.sqrt(true_share * (1 - true_share) * weights))
+
+
+@pytest.mark.parametrize("engine", ["native", "polling"])
+def test_flasks_requests_have_their_rules(
+    engine: str, open_camera: Callable[..., Any], make_worker: Callable[..., Any]
+) -> None:
+    """Flask lets go of its request before the server has the answer, and samples are looked at later."""
+    camera, worker, truth = open_camera(engine), make_worker(), Truth()
+    app = flask.Flask("shop")
+    rules = {"/cheap/<int:number>": 0.01, "/dear/<int:number>": 0.03}
+    truth.used = dict.fromkeys(rules, 0)
+    for path, seconds in rules.items():
+
+        def serve(number: int, path: str = path, seconds: float = seconds) -> str:
+            truth.burn(path, seconds)
+            return "done"
+
+        app.add_url_rule(path, endpoint=path, view_func=serve)
+    middleware = WSGIProfilingMiddleware(app.wsgi_app, settings=Settings())
+    middleware._look_for = ""
+    middleware._service.label_maker = make_label_maker(Settings(engine=engine))  # type: ignore[arg-type]
+    app.wsgi_app = middleware  # type: ignore[method-assign]
+
+    def requests() -> None:
+        client = app.test_client()
+        for number in range(40):
+            for kind in ("cheap", "dear"):
+                client.get(f"/{kind}/{number}", buffered=True).close()
+
+    capture = camera.begin("cpu")
+    worker.tell(requests)
+    camera.look_until(worker.wait)
+    taken = camera.end(capture)
+
+    burnt: dict[object, int] = dict.fromkeys((None, *truth.used), 0)
+    for sample in taken.profile.samples:
+        if any(frame.function.endswith(".burn") for frame in sample.stack.frames):
+            endpoint = next((label.value for label in sample.labels if label.key == "endpoint"), None)
+            burnt[endpoint] += sample.values[1]
+    total = sum(truth.used.values())
+    assert burnt[None] == 0
+    for path, used in truth.used.items():
+        assert burnt[path] / total == pytest.approx(used / total, abs=0.05)
 
 
 def test_work_in_another_thread_for_a_request_is_the_requests(open_camera: Callable[..., Any]) -> None:

@@ -20,7 +20,7 @@ _MIDDLEWARE = (
     "middleware.wsgi:WSGIProfilingMiddleware.__call__",
     "middleware.wsgi:WSGIProfilingMiddleware._is_for_us",  # a part of __call__
     "middleware.wsgi:WSGIProfilingMiddleware._serve",  # likewise
-    "middleware.wsgi_work:Work.trace.<locals>.noting",  # the application's start_response
+    "middleware.wsgi_work:Work.noted.<locals>.noting",  # the application's start_response
     "middleware.wsgi_work:ObservedBody.__iter__",
     "middleware.wsgi_work:ObservedBody.__getattr__",
     "middleware.wsgi_work:ObservedBody._begins",  # a part of both, as

@@ -46,7 +46,7 @@ def spans() -> RequestSpans:
 def serve(spans: RequestSpans, body: Iterable[bytes]) -> Any:
     """What a server would get."""
     work = Work(Served(lambda subject: None, {}), spans, Failures())
-    work.trace(spans, lambda status, headers: lambda data: None)  # type: ignore[arg-type, return-value]
+    work.trace(spans)
     return observed(body, work)
 
 

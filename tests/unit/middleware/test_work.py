@@ -326,6 +326,33 @@ def test_no_more_templates_are_kept_than_the_bound(endpoints: Endpoints, monkeyp
     assert len(endpoints._templates) <= 10
 
 
+# -- what an engine asks later ----------------------------------------------------------------------------------------
+
+
+def test_what_a_framework_forgets_with_the_answer_is_known_later(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Samples are looked at up to two seconds later: Flask takes its request out of the environ before."""
+    works: list[Work] = []
+
+    def make(resolve: Resolve, subject: Any) -> Work:
+        works.append(Work(resolve, subject))
+        return works[-1]
+
+    app = flask.Flask("shop")
+    app.add_url_rule("/items/<int:number>", view_func=lambda number: "seen", endpoint="items")
+    app.add_url_rule("/stream", view_func=lambda: iter(("a", "b")), endpoint="stream")
+    middleware = WSGIProfilingMiddleware(app.wsgi_app, settings=settings)
+    middleware._look_for = ""
+    middleware._service.label_maker = make
+    app.wsgi_app = middleware  # type: ignore[method-assign]
+
+    for path in ("/items/4711", "/stream", "/nowhere"):
+        app.test_client().get(path, buffered=True).close()
+
+    assert [work.labels for work in works] == [labels("/items/<int:number>"), labels("/stream"), ()]
+
+
 # -- Flask's rules ----------------------------------------------------------------------------------------------------
 
 
@@ -596,7 +623,8 @@ def test_what_a_traced_application_starts_its_answer_with_is_handed_on() -> None
     def serve() -> None:
         spans = RequestSpans()
         request = WSGIWork(Served(lambda subject: None, environ()), spans, Failures())
-        noting: Any = request.trace(spans, start)
+        request.trace(spans)
+        noting: Any = request.noted(start)
         assert noting("200 OK", [], None) == calls.append
         noting("500 Oops", [], exc_info="error")
         noting(status="404 Not Found", headers=[])
