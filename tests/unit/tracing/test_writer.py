@@ -13,6 +13,7 @@ import pytest
 from trace_kit.trace_processor import PROBLEMS, Row, TraceProcessor
 from tracing_kit import MS, SECOND, WORKER, Chunks, routed, sample, stack, wait
 
+from profiling_middleware.encoders.packets import PythonPackets, new_packets
 from profiling_middleware.model import Reason
 from profiling_middleware.trace_events import AwaitEvent, TaskEvent
 from profiling_middleware.tracing.buffer import (
@@ -330,4 +331,6 @@ def test_drawing_takes_little_more_memory_than_the_chunk(writer: TraceWriter) ->
         tracemalloc.stop()
     assert writer.dropped == 0
     assert len(sink.content) > 1_000_000
-    assert peak < 16 * 1024 * 1024
+    # Python's own packets are tuples until they are in order; drawn all at once these waits take 174 MB.
+    most = 40 if isinstance(new_packets(0), PythonPackets) else 16
+    assert peak < most * 1024 * 1024
