@@ -12,6 +12,7 @@ from profiling_middleware.stacks import TRUNCATED
 
 _SLACK_NS = 200_000
 _MOST_ENDED_PLACES = 1_000
+_MOST_GONE = 100
 # A request that no router has taken by then is one that none takes.
 _LABEL_WAIT_NS = 2_000_000_000
 _LATEST = 1 << 63
@@ -85,6 +86,8 @@ class Accounts:
         self._frames: list[Frame] = []
         self._stacks: list[Stack] = []
         self._threads: dict[int, Thread] = {}
+        self._gone: dict[int, Thread] = {}
+        """The last that have ended: who waited may tell only now which of them let it go on."""
         self._seen_at: dict[int, tuple[Stack, _Work | None, Reason]] = {}
         self._worked_at: dict[int, _Place] = {}
         self._ended_at: dict[tuple[Stack, Labels], int] = {}
@@ -96,6 +99,7 @@ class Accounts:
         """Forgets everything: the extension begins anew."""
         self._forget_numbers()
         self._threads.clear()
+        self._gone.clear()
         self._seen_at.clear()
         self._worked_at.clear()
         self._ended_at.clear()
@@ -158,7 +162,7 @@ class Accounts:
                 float(waited_ns),
                 _labels_now(resolve, subject),
                 time_ns=time_ns,
-                holder=self._threads.get(holder),
+                holder=self._threads.get(holder) or self._gone.get(holder),
             )
             for key, number, holder, time_ns, waited_ns, resolve, subject in raw
         ]
@@ -168,7 +172,11 @@ class Accounts:
 
     def forget_thread(self, key: int) -> None:
         """It has ended, and all samples of it have been taken."""
-        self._threads.pop(key, None)
+        thread = self._threads.pop(key, None)
+        if thread is not None:
+            self._gone[key] = thread
+            if len(self._gone) > _MOST_GONE:
+                del self._gone[next(iter(self._gone))]
         self._seen_at.pop(key, None)
         if key in self._worked_at:
             stack, work = self._worked_at.pop(key)

@@ -157,3 +157,26 @@ def test_who_runs_and_has_noted_nothing_yet_is_said_to_run(accounts: Accounts) -
     samples = accounts.samples([seen(waited=5, stack=RUNNING)], final=False)  # type: ignore[list-item]
 
     assert spent(samples) == [("<running>", 0, 5)]
+
+
+def test_who_let_a_wait_go_on_is_known_also_when_it_has_ended_first() -> None:
+    accounts = Accounts()
+    accounts.learn_threads([(KEY, threading.get_ident(), threading.get_native_id())])
+    accounts.forget_thread(KEY)
+
+    (wait,) = accounts.lock_waits([(KEY + 1, -1, KEY, 1, 2_000_000, None, None)])
+
+    assert wait.holder is not None
+    assert wait.holder.name == threading.current_thread().name
+
+
+def test_of_those_that_have_ended_the_last_are_known() -> None:
+    accounts = Accounts()
+    for key in range(1, 2_000):
+        accounts.learn_threads([(key, threading.get_ident(), threading.get_native_id())])
+        accounts.forget_thread(key)
+
+    old, new = accounts.lock_waits([(5_000, -1, holder, 1, 2_000_000, None, None) for holder in (1, 1_999)])
+
+    assert old.holder is None
+    assert new.holder is not None
