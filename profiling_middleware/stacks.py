@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import CodeType, FrameType
 
-from profiling_middleware.model import Frame, Stack
+from profiling_middleware.model import Frame, Reason, Stack
 
 MAX_DEPTH = 512
 _MAX_KNOWN = 8192
@@ -78,7 +78,7 @@ class StackTable:
         self._codes: dict[int, _Code] = {}
         self._by_position: dict[tuple[int, ...], Stack] = {}
         self._by_frames: dict[tuple[Frame, ...], Stack] = {}
-        self._waits: set[tuple[int, int]] = set()
+        self._waits: dict[tuple[int, int], Reason] = {}
         self.clears = 0
 
     def of(self, frames: Sequence[FrameType]) -> Stack:
@@ -117,13 +117,13 @@ class StackTable:
             stack = self._by_position[key] = self._resolve(position, truncated=frame is not None)
         return stack
 
-    def seen_waiting(self, leaf: FrameType) -> None:
-        """Notes that a thread waited in a system call at this very instruction."""
-        self._waits.add((id(leaf.f_code), leaf.f_lasti))
+    def seen_waiting(self, leaf: FrameType, reason: Reason) -> None:
+        """Notes that a thread waited in a system call at this very instruction, and why."""
+        self._waits[id(leaf.f_code), leaf.f_lasti] = reason
 
-    def waits_at(self, leaf: FrameType) -> bool:
-        """Whether a thread was ever seen waiting at this very instruction."""
-        return (id(leaf.f_code), leaf.f_lasti) in self._waits
+    def waits_at(self, leaf: FrameType) -> Reason | None:
+        """Why a thread was seen waiting at this very instruction the last time, None when none ever was."""
+        return self._waits.get((id(leaf.f_code), leaf.f_lasti))
 
     def common_part(self, one: Stack, other: Stack) -> Stack:
         """The callers that two stacks share, with the frame `<not seen running>` as their leaf.

@@ -263,14 +263,16 @@ class PythonEngine:
         """Whether the thread was working where it is seen now."""
         state = self._states.of(watched.native_id)
         if state is RunState.WAITING:
-            self._stacks.seen_waiting(leaf)
             measured = self._locks.is_waiting(watched.native_id)
             watched.reason = Reason.MEASURED if measured else self._states.reason
+            self._stacks.seen_waiting(leaf, watched.reason)
             return False
-        watched.reason = Reason.UNKNOWN
         # Who is about to run was either interrupted in its work, or has just been woken from a wait and not worked
-        # since. The two look the same, so where threads were seen waiting, the doubtful is not taken for work.
-        return state is RunState.UNKNOWN or not self._stacks.waits_at(leaf)
+        # since. The two look the same, so where threads were seen waiting, the doubtful is not taken for work. Then it
+        # has waited for what was waited for there: what passed is not told twice where locks tell it themselves.
+        waits = self._stacks.waits_at(leaf) if state is RunState.ABLE else None
+        watched.reason = waits or Reason.UNKNOWN
+        return waits is None
 
     def _close_wait(self, watched: WatchedThread, until: int, samples: list[Sample]) -> None:
         waited = until - watched.since_ns

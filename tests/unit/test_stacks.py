@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiling_middleware.model import Frame, Stack
+from profiling_middleware.model import Frame, Reason, Stack
 from profiling_middleware.stacks import MAX_DEPTH, NOT_SEEN_RUNNING, TRUNCATED, StackTable, reading_others
 
 MODULE = __name__
@@ -307,16 +307,17 @@ def test_an_instruction_at_which_a_thread_waited_is_remembered_and_no_other() ->
     try:
         waiting = frame_of(thread)
         table.take(waiting)
-        assert not table.waits_at(waiting)
+        assert table.waits_at(waiting) is None
 
-        table.seen_waiting(waiting)
+        table.seen_waiting(waiting, Reason.SLEEP)
+        table.seen_waiting(waiting, Reason.MEASURED)
 
-        assert table.waits_at(waiting)
+        assert table.waits_at(waiting) is Reason.MEASURED
         assert waiting.f_back is not None
-        assert not table.waits_at(waiting.f_back)
-        assert not table.waits_at(here())
+        assert table.waits_at(waiting.f_back) is None
+        assert table.waits_at(here()) is None
         table.clear()
-        assert not table.waits_at(waiting)
+        assert table.waits_at(waiting) is None
     finally:
         go_on.set()
         thread.join(10)
