@@ -39,6 +39,8 @@ def _suite(name: str) -> Suite:
         options = ["--junit-xml", str(results), "--timeout", "300", "-u", "none"]
         # In a virtual machine these wait for ever for an answer of the host's, with and without the profiler.
         options += ["--ignore", "*VSOCK*"]
+        # It lets one thread be started, the pool's, by a fake; a profiler ends its own for each fork and starts it again.
+        options += ["--ignore", "*test_python_finalization_error"]
         return python("-m", "test", *options, name)
 
     return Suite(name, command)
