@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from profiling_middleware.trace_events import EVENT_TYPES, TraceEvent
@@ -69,14 +70,12 @@ def lasting(event: TraceEvent) -> Lasting | None:
     return (kind, event[0], event[_BEGAN[kind] - 1]) if kind in _BEGAN else None  # type: ignore[return-value]
 
 
-def events_of(slots: list[object]) -> list[TraceEvent]:
-    """The events that were added."""
-    events: list[TraceEvent] = []
+def events_of(slots: list[object]) -> Iterator[TraceEvent]:
+    """The events that were added, one by one: for each that stays the garbage collector would run the sooner."""
     place = 0
     while place < len(slots):
         kind = slots[place]
         assert isinstance(kind, int)
         end = place + _SLOTS[kind]
-        events.append(EVENT_TYPES[kind]._make(slots[place + 1 : end]))
+        yield EVENT_TYPES[kind]._make(slots[place + 1 : end])
         place = end
-    return events

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterable, Iterator, Sequence
 
 from profiling_middleware.encoders.trace_items import Count, Instant, Slice, StackSample, TraceItem, Value
-from profiling_middleware.model import Contention, Frame, Sample, Stack
+from profiling_middleware.model import Contention, Frame, Stack
 from profiling_middleware.trace_events import (
     AwaitEvent,
     CollectionEvent,
@@ -17,15 +17,18 @@ from profiling_middleware.trace_events import (
     WorkEvent,
 )
 from profiling_middleware.tracing.rows import MOST_ROWS
+from profiling_middleware.tracing.seen import SampleFields
 from profiling_middleware.tracing.stalls import Stall
-from profiling_middleware.tracing.states import RUNS, ThreadState
+from profiling_middleware.tracing.states import IDLE, RUNS, ThreadState
 from profiling_middleware.waits import WaitNames
 
 # The body of a response that is sent at one go is not worth a slice.
 _LEAST_SENDING_NS = 1_000_000
 _LEAST_STATE_NS = 1_000_000
+# What is known of a short run is one sample of 10 ms, which is drawn anyhow.
+_LEAST_RUN_NS = 15_000_000
 # Less than a trace can tell apart: it would end after the state that follows has begun, maybe in another chunk.
-_LEAST_RUN_NS = 1_000
+_LEAST_RUN_NS_IN_FULL = 1_000
 _MOST_FRAMES = 60
 # Some kilobytes each.
 _MOST_PLACES = 500
@@ -103,18 +106,20 @@ class Drawing:
     def state(self, state: ThreadState, *, full: bool) -> Slice | None:
         """A thread that runs or waits. If not `full`, one that has nothing to do is left out, and short work."""
         tid, began_ns, ended_ns, name, frame = state
-        least = _LEAST_RUN_NS if full and name == RUNS else _LEAST_STATE_NS
-        if ended_ns - began_ns < least or (name == "idle" and not full):
+        least = _LEAST_STATE_NS
+        if name == RUNS:
+            least = _LEAST_RUN_NS_IN_FULL if full else _LEAST_RUN_NS
+        if ended_ns - began_ns < least or (name == IDLE and not full):
             return None
-        arguments = _frame(frame) if frame is not None and name != "idle" else ()
+        arguments = _frame(frame) if frame is not None and name != IDLE else ()
         return Slice(("state", tid), began_ns, ended_ns, name, "thread", arguments)
 
     @staticmethod
-    def samples(samples: Iterable[Sample]) -> Iterator[StackSample]:
+    def samples(samples: Iterable[SampleFields]) -> Iterator[StackSample]:
         """Where threads worked."""
-        for sample in samples:
-            if sample.cpu_ns > 0 and sample.thread.native_id and sample.stack.frames:
-                yield StackSample(sample.thread.native_id, sample.time_ns, sample.stack)
+        for time_ns, thread, stack, cpu_ns, *_ in samples:
+            if cpu_ns > 0 and thread.native_id and stack.frames:
+                yield StackSample(thread.native_id, time_ns, stack)
 
     @staticmethod
     def about(time_ns: int, arguments: Sequence[tuple[str, Value]]) -> Instant:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
-from profiling_middleware.model import Contention, Sample
+from profiling_middleware.model import Contention, Label, Reason, Sample, Stack, Thread
 from profiling_middleware.threads import OWN_THREADS
 
 _MOST = 20_000
@@ -13,10 +14,37 @@ LOCK_WAIT_NS = 1_000_000
 """Waits for locks of this length and longer are told."""
 
 
+SampleFields = tuple[int, Thread, Stack, int, int, tuple[Label, ...], int, Reason, bool]
+"""Those of a Sample, in their order."""
+_FIELDS = len(Sample._fields)
+
+
+class SeenSamples:
+    """Samples, the fields of one behind those of the other: objects that stay for some seconds wake the collector."""
+
+    def __init__(self, samples: Iterable[Sample] = ()) -> None:
+        self._slots: list[Any] = []
+        self.extend(samples)
+
+    def __len__(self) -> int:
+        return len(self._slots) // _FIELDS
+
+    def __iter__(self) -> Iterator[SampleFields]:
+        return zip(*[iter(self._slots)] * _FIELDS, strict=True)
+
+    def extend(self, samples: Iterable[Sample]) -> None:
+        """Adds these."""
+        self._slots.extend(chain.from_iterable(samples))
+
+    def column(self, field: str) -> list[Any]:
+        """One field of all of them."""
+        return self._slots[Sample._fields.index(field) :: _FIELDS]
+
+
 class Seen(NamedTuple):
     """What has been seen since the last time."""
 
-    samples: list[Sample]
+    samples: SeenSamples
     lock_waits: list[Contention]
     """Of threads."""
     task_lock_waits: list[Contention]
@@ -33,7 +61,7 @@ class SeenThreads:
     wait_moments_ns = LOCK_WAIT_NS
 
     def __init__(self) -> None:
-        self._samples: list[Sample] = []
+        self._samples = SeenSamples()
         self._waits: list[Contention] = []
         self._task_waits: list[Contention] = []
         self.dropped = 0
@@ -52,10 +80,10 @@ class SeenThreads:
     def take(self) -> Seen:
         """What there is, and begins anew."""
         seen = Seen(self._samples, self._waits, self._task_waits)
-        self._samples, self._waits, self._task_waits = [], [], []
+        self._samples, self._waits, self._task_waits = SeenSamples(), [], []
         return seen
 
-    def _keep(self, kept: list[Any], new: Sequence[Any]) -> None:
+    def _keep(self, kept: list[Any] | SeenSamples, new: Sequence[Any]) -> None:
         room = _MOST - len(kept)
         kept.extend(new[:room])
         self.dropped += max(0, len(new) - room)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
 from typing import NamedTuple
 
-from profiling_middleware.model import Sample, Stack
+from profiling_middleware.model import Stack
 from profiling_middleware.trace_events import StepEvent
+from profiling_middleware.tracing.seen import SeenSamples
 
 STALL_NS = 100_000_000
 """A step of this length is a stall."""
@@ -41,10 +41,9 @@ class Stalls:
         """A step of STALL_NS and more."""
         self._waiting.append(step)
 
-    def remember(self, samples: Iterable[Sample]) -> None:
+    def remember(self, samples: SeenSamples) -> None:
         """What has been seen of all threads."""
-        for sample in samples:
-            self._seen.add(sample)
+        self._seen.add(samples)
 
     def take(self, now_ns: int, *, final: bool = False) -> list[Stall]:
         """Those that are explained, or will not be; all if this is the `final` time."""
@@ -63,18 +62,21 @@ class _Seen:
     """The newest samples: as numbers, since objects that stay are what the garbage collector's long runs go through."""
 
     def __init__(self) -> None:
-        self._tids, self._times, self._spent = array("q"), array("q"), array("q")
+        self._tids, self._times, self._cpu, self._wall = array("q"), array("q"), array("q"), array("q")
+        self._moving = bytearray()
         self._stacks: list[Stack] = []
 
-    def add(self, sample: Sample) -> None:
-        self._tids.append(sample.thread.native_id)
-        self._times.append(sample.time_ns)
-        # What it worked is known; where it waited is where it is found, unless it is found at work.
-        self._spent.append(sample.cpu_ns if sample.moving else max(sample.wall_ns, sample.cpu_ns))
-        self._stacks.append(sample.stack)
-        if len(self._stacks) == 2 * _REMEMBERED:
-            for kept in (self._tids, self._times, self._spent, self._stacks):
-                del kept[:_REMEMBERED]
+    def add(self, samples: SeenSamples) -> None:
+        # Column by column: most of what is remembered nobody asks for.
+        self._tids.extend([thread.native_id for thread in samples.column("thread")])
+        self._times.extend(samples.column("time_ns"))
+        self._cpu.extend(samples.column("cpu_ns"))
+        self._wall.extend(samples.column("wall_ns"))
+        self._moving.extend(samples.column("moving"))
+        self._stacks.extend(samples.column("stack"))
+        if len(self._stacks) >= 2 * _REMEMBERED:
+            for kept in (self._tids, self._times, self._cpu, self._wall, self._moving, self._stacks):
+                del kept[:-_REMEMBERED]
 
     def of(self, step: StepEvent) -> tuple[dict[Stack, int], bool]:
         """What each stack has of a step's time, in nanoseconds, and whether its thread has been seen since.
@@ -89,5 +91,10 @@ class _Seen:
             time_ns, stack = self._times[number], self._stacks[number]
             seen_after = seen_after or time_ns >= step.ended_ns
             if step.began_ns < time_ns <= step.ended_ns:
-                times[stack] = times.get(stack, 0) + min(self._spent[number], time_ns - step.began_ns)
+                times[stack] = times.get(stack, 0) + min(self._spent(number), time_ns - step.began_ns)
         return times, seen_after
+
+    def _spent(self, number: int) -> int:
+        # What it worked is known; where it waited is where it is found, unless it is found at work.
+        cpu_ns = self._cpu[number]
+        return cpu_ns if self._moving[number] else max(self._wall[number], cpu_ns)

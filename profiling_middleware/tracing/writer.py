@@ -54,7 +54,7 @@ class Batch:
     def size(self) -> int:
         """How much is lost with it."""
         samples, lock_waits, task_lock_waits = self.seen
-        return len(events_of(self.slots)) + len(samples) + len(lock_waits) + len(task_lock_waits)
+        return sum(1 for _ in events_of(self.slots)) + len(samples) + len(lock_waits) + len(task_lock_waits)
 
 
 OnSlow = Callable[[str], object]
@@ -115,7 +115,7 @@ class TraceWriter:
         yield from drawing.samples(seen.samples)
         # One by one: what is drawn is several times as big as what it is drawn of.
         drawn = chain(
-            (drawing.state(state, full=batch.full) for state in self._states.of(seen.samples)),
+            (drawing.state(state, full=batch.full) for state in self._states.of(seen.samples, idle=batch.full)),
             map(drawing.lock_wait, seen.lock_waits),
             map(drawing.task_lock_wait, seen.task_lock_waits),
         )

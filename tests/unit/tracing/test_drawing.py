@@ -167,8 +167,10 @@ def test_a_run_of_the_garbage_collector_is_drawn_in_its_thread(
     [
         ("runs", 1_000, True, True),
         ("runs", 999, True, False),
-        ("runs", MS, False, True),
-        ("runs", MS - 1, False, False),
+        ("runs", 15 * MS, False, True),
+        ("runs", 15 * MS - 1, False, False),
+        ("sleep", MS, False, True),
+        ("sleep", MS - 1, False, False),
         ("sleep", MS, True, True),
         ("sleep", MS - 1, True, False),
         ("idle", MS, True, True),

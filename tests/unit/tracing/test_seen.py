@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from tracing_kit import MS, sample, stack, wait
 
-from profiling_middleware.model import Contention
+from profiling_middleware.model import Contention, Sample
 from profiling_middleware.tracing import seen as seen_module
-from profiling_middleware.tracing.seen import LOCK_WAIT_NS, SeenThreads
+from profiling_middleware.tracing.seen import LOCK_WAIT_NS, SampleFields, SeenSamples, SeenThreads
 
 F = stack("f")
 MOST = seen_module._MOST
+
+
+def told(seen: SeenThreads) -> tuple[list[SampleFields], list[Contention], list[Contention]]:
+    samples, lock_waits, task_lock_waits = seen.take()
+    return list(samples), lock_waits, task_lock_waits
 
 
 def test_all_kinds_are_kept_apart_in_their_order_and_taken_once() -> None:
@@ -21,8 +26,8 @@ def test_all_kinds_are_kept_apart_in_their_order_and_taken_once() -> None:
     seen.receive(samples[2:])
     seen.receive_lock_waits(waits)
     seen.receive_contentions(task_waits)
-    assert tuple(seen.take()) == (samples, waits, task_waits)
-    assert tuple(seen.take()) == ([], [], [])
+    assert told(seen) == (samples, waits, task_waits)
+    assert told(seen) == ([], [], [])
     assert seen.dropped == 0
 
 
@@ -30,7 +35,7 @@ def test_what_was_taken_is_not_changed_by_what_comes() -> None:
     seen = SeenThreads()
     taken = seen.take()
     seen.receive([sample(1, F, cpu=1)])
-    assert taken.samples == []
+    assert len(taken.samples) == 0
 
 
 def test_of_contentions_single_waits_with_their_moment_are_kept() -> None:
@@ -59,12 +64,21 @@ def test_what_finds_no_room_is_counted_and_taking_makes_room() -> None:
     assert seen.dropped == 4 + 5 + 3 + 2
     taken = seen.take()
     assert [len(kept) for kept in taken] == [MOST] * 3
-    assert taken.samples == [*samples, late[0]]
+    assert list(taken.samples) == [*samples, late[0]]
     seen.receive(late)
-    assert (seen.take().samples, seen.dropped) == (late, 14)
+    assert (list(seen.take().samples), seen.dropped) == (late, 14)
 
 
 def test_it_asks_for_all_there_is() -> None:
     seen = SeenThreads()
     assert (seen.hears_work, seen.wait_moments_ns) == (True, LOCK_WAIT_NS)
     assert seen.wait_looks > 0
+
+
+def test_the_fields_of_samples_are_kept_and_no_sample() -> None:
+    samples = [sample(number, F, cpu=number, wall=2 * number) for number in range(3)]
+    seen = SeenSamples(samples[:1])
+    seen.extend(samples[1:])
+    assert (len(seen), list(seen)) == (3, samples)
+    assert (seen.column("time_ns"), seen.column("stack"), seen.column("wall_ns")) == ([0, 1, 2], [F] * 3, [0, 2, 4])
+    assert not any(isinstance(slot, Sample) for slot in seen._slots)

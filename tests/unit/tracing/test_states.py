@@ -173,3 +173,17 @@ def test_what_is_seen_without_gaps_is_told_whole(stays: list[tuple[float, str]])
     found = told(samples)
     assert [row[2:] for row in found] == [row[2:] for row in expected]
     assert [row[:2] for row in found] == [pytest.approx(row[:2], abs=1e-5) for row in expected]
+
+
+def test_who_has_nothing_to_do_is_left_out_and_nothing_is_told_of_that_time() -> None:
+    samples = [
+        at(10, cpu=10),
+        at(50, IDLE, wall=40, reason=Reason.LOCK),
+        # Seen late: what it claims of the time before is known to be idle.
+        at(60, cpu=20, wall=20),
+        at(90, wall=30, reason=Reason.SLEEP),
+    ]
+    of = [(state.began_ns, state.ended_ns, state.state) for state in ThreadStates().of(samples, idle=False)]
+    told_ms = [((began - NOW) / MS, (ended - NOW) / MS, name) for began, ended, name in of]
+    assert told_ms == [(0, 10, "runs"), (50, 60, "runs"), (60, 90, "sleep")]
+    assert [state for *_, state, _ in told(samples)] == ["runs", "idle", "runs", "sleep"]

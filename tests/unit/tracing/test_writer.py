@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from trace_kit.trace_processor import PROBLEMS, Row, TraceProcessor
 from tracing_kit import MS, SECOND, WORKER, Chunks, routed, sample, stack, wait
 
 from profiling_middleware.encoders.packets import PythonPackets, new_packets
-from profiling_middleware.model import Reason
+from profiling_middleware.model import Contention, Reason, Sample
 from profiling_middleware.trace_events import AwaitEvent, TaskEvent
 from profiling_middleware.tracing.buffer import (
     AWAIT,
@@ -28,7 +28,7 @@ from profiling_middleware.tracing.buffer import (
 )
 from profiling_middleware.tracing.drawing import Drawing
 from profiling_middleware.tracing.requests import RequestSpans
-from profiling_middleware.tracing.seen import Seen
+from profiling_middleware.tracing.seen import Seen, SeenSamples
 from profiling_middleware.tracing.stalls import STALL_NS
 from profiling_middleware.tracing.tasks import FollowedTasks
 from profiling_middleware.tracing.writer import Batch, TraceWriter
@@ -52,7 +52,13 @@ def writer(told: list[str], monkeypatch: pytest.MonkeyPatch) -> TraceWriter:
 
 
 def batch(
-    *events: tuple[Any, ...], began: int = 0, ended: int = SECOND, final: bool = False, **seen: list[Any]
+    *events: tuple[Any, ...],
+    began: int = 0,
+    ended: int = SECOND,
+    final: bool = False,
+    samples: Iterable[Sample] = (),
+    lock_waits: Sequence[Contention] = (),
+    task_lock_waits: Sequence[Contention] = (),
 ) -> Batch:
     """Of what happened between two moments after NOW."""
     buffer = TraceBuffer()
@@ -60,7 +66,7 @@ def batch(
         buffer.add(*event)
     return Batch(
         slots=buffer.fetch(),
-        seen=Seen(**{"samples": [], "lock_waits": [], "task_lock_waits": [], **seen}),
+        seen=Seen(SeenSamples(samples), list(lock_waits), list(task_lock_waits)),
         threads=[(TID, "worker")],
         began_ns=NOW + began,
         ended_ns=NOW + ended,
@@ -163,7 +169,13 @@ def test_a_task_that_outlives_a_chunk_lies_around_its_waits(writer: TraceWriter,
         taken = buffer.fetch()
         writer.write(
             Batch(
-                slots=taken, seen=Seen([], [], []), threads=[], began_ns=began, ended_ns=began, full=True, final=False
+                slots=taken,
+                seen=Seen(SeenSamples(), [], []),
+                threads=[],
+                began_ns=began,
+                ended_ns=began,
+                full=True,
+                final=False,
             ),
             [sink],
         )
