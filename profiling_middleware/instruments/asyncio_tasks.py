@@ -25,12 +25,17 @@ from profiling_middleware.model import Contention, Reason, Thread
 from profiling_middleware.stacks import StackTable, reading_others
 
 # For each look at threads so many tasks: 80 a second for half a minute, 20 all the time. 2,400 of them tell a share of
-# one half within 0.01 (one standard deviation of a binomial). 16 are walked in less than a millisecond.
+# one half within 0.01 (one standard deviation of a binomial).
 _TASKS_A_THREAD_LOOK = 4.0
 _THREAD_LOOKS_A_LOOK = 4.0
 _MOST_PASSED = 50_000
 _TRIES = 3
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 0.2, 0.8
+# No loop runs while tasks are walked. 16 mostly take less; where they are deep, or the machine is slow, fewer are walked
+# at a time, and looks are rarer than wanted, so that they stay below this share of a core.
+_LONGEST_WALK_NS = 500_000
+_MOST_SHARE = 0.004
+_COST_WEIGHT = 0.1
 # A loop that answers later than this is held up.
 _PATIENCE_SECONDS = 0.03
 _LONGEST_ELAPSED_NS = 1_000_000_000
@@ -63,8 +68,10 @@ class AsyncioTasks:
         self._random = random.Random()
         self._looked_ns = 0
         self._asks = False
-        self._seconds = _LONGEST_SECONDS
-        """Between looks."""
+        self._wanted_seconds = self._seconds = _LONGEST_SECONDS
+        """Between looks, as the listeners want it and as it may be."""
+        self._look_ns = 0.0
+        """What looking at tasks, and at who holds them up, has cost in the mean."""
         self._count = 1
         """Tasks a look."""
         self.cost_ns = 0
@@ -93,8 +100,8 @@ class AsyncioTasks:
         """Looks as often, and at as many, as the listeners want."""
         looks = max((listener.wait_looks for listener in self._listeners), default=0.0)
         wanted = _THREAD_LOOKS_A_LOOK / looks if looks else _LONGEST_SECONDS
-        self._seconds = min(_LONGEST_SECONDS, max(_SHORTEST_SECONDS, wanted))
-        self._count = max(1, math.ceil(looks * _TASKS_A_THREAD_LOOK * self._seconds))
+        self._wanted_seconds = self._seconds = min(_LONGEST_SECONDS, max(_SHORTEST_SECONDS, wanted))
+        self._count = max(1, math.ceil(looks * _TASKS_A_THREAD_LOOK * self._wanted_seconds))
 
     def flush(self) -> None:
         """Nothing is pending: looks tell at once."""
@@ -121,8 +128,15 @@ class AsyncioTasks:
         if found:
             for listener in self._listeners:
                 listener.receive_contentions(found)
-        self.cost_ns += time.thread_time_ns() - began
+        self._note_cost(time.thread_time_ns() - began)
         return pause
+
+    def _note_cost(self, cost_ns: int) -> None:
+        """One look in two is at who holds up loops, which costs little."""
+        self.cost_ns += cost_ns
+        self._look_ns += _COST_WEIGHT * (2 * cost_ns - self._look_ns)
+        allowed = self._look_ns / 1e9 / _MOST_SHARE
+        self._seconds = min(_LONGEST_SECONDS, max(self._wanted_seconds, allowed))
 
     # -- tasks ---------------------------------------------------------------------------------------------------
 
@@ -130,16 +144,22 @@ class AsyncioTasks:
         now = time.monotonic_ns()
         elapsed, self._looked_ns = min(now - self._looked_ns, _LONGEST_ELAPSED_NS), now
         tasks, weight = self._some_tasks(self._count)
-        found = []
+        self._random.shuffle(tasks)  # those that are left out are any
+        found, walked = [], 0
+        give_up = time.thread_time_ns() + _LONGEST_WALK_NS
         for task in tasks:
+            walked += 1
             loop = task.get_loop()
             self._loops.setdefault(id(loop), _Loop(weakref.ref(loop)))
-            contention = self._wait_of(task, weight, elapsed)
+            contention = self._wait_of(task, elapsed)
             if contention is not None:
                 found.append(contention)
-        return found
+            if time.thread_time_ns() > give_up:
+                break
+        each = weight * len(tasks) / max(1, walked)
+        return [one._replace(times=each, delay_ns=each * one.delay_ns) for one in found]
 
-    def _wait_of(self, task: asyncio.Task[Any], weight: float, elapsed: int) -> Contention | None:
+    def _wait_of(self, task: asyncio.Task[Any], elapsed: int) -> Contention | None:
         if task.done() or getattr(task, "_fut_waiter", None) is None:
             return None
         frames = suspended_frames(task)
@@ -148,7 +168,7 @@ class AsyncioTasks:
         for parent in parents(task):
             frames += suspended_frames(parent)
         thread = self._thread_of(task.get_loop())
-        return Contention(thread, self._stacks.of(frames), None, weight, weight * elapsed, reason=Reason.AWAIT)
+        return Contention(thread, self._stacks.of(frames), None, 1.0, elapsed, reason=Reason.AWAIT)
 
     def _some_tasks(self, count: int) -> tuple[list[asyncio.Task[Any]], float]:
         """About so many tasks at random, and how many of all each stands for."""

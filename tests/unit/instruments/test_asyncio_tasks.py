@@ -6,13 +6,14 @@ import asyncio
 import gc
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
 from profiling_middleware.instruments import asyncio_tasks
 from profiling_middleware.instruments.asyncio_tasks import AsyncioTasks
+from profiling_middleware.model import Contention
 
 
 class Unsteady(set[Any]):
@@ -73,11 +74,90 @@ def test_tasks_are_read_while_nothing_is_collected(monkeypatch: pytest.MonkeyPat
     assert gc.get_threshold()[0] > 0
 
 
-class Hears:
-    wait_looks = 8.0
+@pytest.mark.parametrize(("walk_ns", "walked"), [(0, 16), (30_000, 16), (100_000, 6), (1_000_000, 1)])
+def test_a_walk_that_takes_too_long_ends_and_those_walked_stand_for_all(
+    walk_ns: int, walked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_ns = [0]
 
-    def receive_contentions(self, contentions: object) -> None:
-        """Nothing is done with them."""
+    def suspended_frames(task: asyncio.Task[Any]) -> Any:
+        now_ns[0] += walk_ns
+        return read(task)
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(sleeper()) for _ in range(16)]
+        await asyncio.sleep(0)
+        instrument.look()
+        for task in tasks:
+            task.cancel()
+
+    read = asyncio_tasks.suspended_frames
+    monkeypatch.setattr(asyncio_tasks, "suspended_frames", suspended_frames)
+    monkeypatch.setattr(asyncio_tasks.time, "thread_time_ns", lambda: now_ns[0])
+    hears, instrument = Hears(), AsyncioTasks()
+    hears.wait_looks = 20.0
+    instrument.attach(hears)
+    asyncio.run(main())
+    instrument.close()
+    assert len(hears.heard) == walked
+    # The task that runs main() is one of those that there are, and does not wait.
+    assert sum(one.times for one in hears.heard) == pytest.approx(17, abs=17 / walked)
+
+
+def test_who_is_left_out_of_a_walk_is_any_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_ns, seen = [0], set[asyncio.Task[Any]]()
+
+    def suspended_frames(task: asyncio.Task[Any]) -> Any:
+        now_ns[0] += 200_000
+        seen.add(task)
+        return read(task)
+
+    async def main() -> int:
+        tasks = [asyncio.create_task(sleeper()) for _ in range(15)]
+        await asyncio.sleep(0)
+        for _ in range(300):
+            instrument.look()
+        for task in tasks:
+            task.cancel()
+        return len(seen & set(tasks))
+
+    read = asyncio_tasks.suspended_frames
+    monkeypatch.setattr(asyncio_tasks, "suspended_frames", suspended_frames)
+    monkeypatch.setattr(asyncio_tasks.time, "thread_time_ns", lambda: now_ns[0])
+    hears, instrument = Hears(), AsyncioTasks()
+    hears.wait_looks = 20.0
+    instrument.attach(hears)
+    assert asyncio.run(main()) == 15
+    instrument.close()
+
+
+@pytest.mark.parametrize(("look_ns", "seconds"), [(100_000, 0.2), (1_600_000, 0.4), (40_000_000, 0.8)])
+def test_looks_become_rarer_when_they_would_cost_more_than_allowed(
+    look_ns: int, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used_ns = [0]
+
+    def some_tasks(self: AsyncioTasks, count: int) -> Any:
+        used_ns[0] += look_ns
+        return [], 0.0
+
+    monkeypatch.setattr(AsyncioTasks, "_some_tasks", some_tasks)
+    monkeypatch.setattr(asyncio_tasks.time, "thread_time_ns", lambda: used_ns[0])
+    hears, instrument = Hears(), AsyncioTasks()
+    hears.wait_looks = 20.0
+    instrument.attach(hears)
+    pauses = [instrument.look() or 0.0 for _ in range(2_000)][200:]
+    instrument.close()
+    assert sum(pauses) / (len(pauses) / 2) == pytest.approx(seconds, rel=0.1)
+
+
+class Hears:
+    def __init__(self) -> None:
+        self.wait_looks = 8.0
+        self.heard: list[Contention] = []
+
+    def receive_contentions(self, contentions: Sequence[Contention]) -> None:
+        self.heard += contentions
 
 
 def test_no_task_and_no_loop_is_kept() -> None:
