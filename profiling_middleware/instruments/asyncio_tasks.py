@@ -31,8 +31,8 @@ _THREAD_LOOKS_A_LOOK = 4.0
 _MOST_PASSED = 50_000
 _TRIES = 3
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 0.2, 0.8
-# No loop runs while tasks are walked. 16 mostly take less; where they are deep, or the machine slow, fewer are walked at
-# a time, and looks are rarer than wanted, so that they stay below this share of a core.
+# No loop runs while tasks are walked. 16 mostly take less; where they are deep, or the machine slow, fewer are walked,
+# and looks are rarer than wanted, so that they stay below this share of a core.
 _LONGEST_WALK_NS = 500_000
 _MOST_SHARE = 0.004
 _COST_WEIGHT = 0.1
