@@ -33,7 +33,7 @@ _TRIES = 3
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 0.2, 0.8
 # No loop runs while tasks are walked. 16 mostly take less; where they are deep, or the machine slow, fewer are walked,
 # and looks are rarer than wanted, so that they stay below this share of a core.
-_LONGEST_WALK_NS = 500_000
+_LONGEST_WALK_NS = 300_000
 _MOST_SHARE = 0.004
 _COST_WEIGHT = 0.1
 # A loop that answers later than this is held up.
