@@ -247,3 +247,41 @@ def test_a_thread_about_to_go_on_after_a_measured_wait_has_not_waited_there_unto
         if sample.thread.name == "worker" and not sample.moving and sample.reason is not Reason.MEASURED
     )
     assert untold < 10_000_000
+
+
+def test_a_thread_that_went_on_while_it_was_read_is_read_again(
+    engine: PythonEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it waits for from now on would stand where it waited before, until it goes on once more."""
+    take, failures = StackTable.take, 2
+
+    def moved(table: StackTable, leaf: FrameType) -> object:
+        nonlocal failures
+        if leaf.f_code is work_and_wait.__code__ and failures:
+            failures -= 1
+            return None
+        return take(table, leaf)
+
+    def work_and_wait() -> None:
+        burn(0.01)
+        begun.set()
+        go_on.acquire(timeout=30)
+
+    heard, begun, go_on = Heard(), threading.Event(), threading.Lock()
+    go_on.acquire()
+    worker = threading.Thread(target=work_and_wait, name="worker")
+    try:
+        engine.attach(heard)
+        worker.start()
+        engine.look()
+        assert begun.wait(30)
+        while sys._current_frames()[worker.ident or 0].f_code is not work_and_wait.__code__:
+            pass
+        monkeypatch.setattr(StackTable, "take", moved)
+        lost = engine.report().lost_stacks
+        engine.look()
+        assert engine.report().lost_stacks == lost
+        assert failures == 0
+    finally:
+        go_on.release()
+        worker.join(30)
