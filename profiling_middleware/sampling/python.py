@@ -36,7 +36,7 @@ _CARRIED_LOOKS = 2
 # A thread that has not run for so long is asked for its clock only when the process ran more than the others did.
 _HOT_NS = 1_000_000_000
 _COST_WEIGHT = 0.05
-_MORE_TRIES = 3
+_TRIES = 4
 _DEAREST_LOOK_NS = 500_000
 
 _OWN_FRAME = Frame("<profiling_middleware sampling>", "", 0, 0)
@@ -239,14 +239,13 @@ class PythonEngine:
         if watched.ident is None:
             samples.append(Sample(now, watched.thread, before, spent, 0))
             return
-        leaf = frames.get(watched.ident)
-        seen = self._stacks.take(leaf) if leaf is not None else None
-        for _ in range(_MORE_TRIES):
+        leaf, seen = frames.get(watched.ident), None
+        for _ in range(_TRIES):
+            seen = self._stacks.take(leaf) if leaf is not None else None
             if leaf is None or seen is not None:
                 break
             # It went on meanwhile, and may wait by now: then it is not looked at again before it goes on once more.
             leaf = sys._current_frames().get(watched.ident)
-            seen = self._stacks.take(leaf) if leaf is not None else None
         if leaf is None or seen is None:
             self._lost += leaf is not None
             watched.carried_ns += spent

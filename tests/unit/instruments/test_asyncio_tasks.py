@@ -74,16 +74,25 @@ def test_tasks_are_read_while_nothing_is_collected(monkeypatch: pytest.MonkeyPat
     assert gc.get_threshold()[0] > 0
 
 
+def each_walk_takes(walk_ns: int, monkeypatch: pytest.MonkeyPatch) -> set[asyncio.Task[Any]]:
+    """Of the thread's CPU time, which stands still otherwise. Returns the tasks that will have been walked."""
+    now_ns, walked, read = 0, set[asyncio.Task[Any]](), asyncio_tasks.suspended_frames
+
+    def suspended_frames(task: asyncio.Task[Any]) -> Any:
+        nonlocal now_ns
+        now_ns += walk_ns
+        walked.add(task)
+        return read(task)
+
+    monkeypatch.setattr(asyncio_tasks, "suspended_frames", suspended_frames)
+    monkeypatch.setattr(asyncio_tasks.time, "thread_time_ns", lambda: now_ns)
+    return walked
+
+
 @pytest.mark.parametrize(("walk_ns", "walked"), [(0, 16), (15_000, 16), (100_000, 4), (1_000_000, 1)])
 def test_a_walk_that_takes_too_long_ends_and_those_walked_stand_for_all(
     walk_ns: int, walked: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now_ns = [0]
-
-    def suspended_frames(task: asyncio.Task[Any]) -> Any:
-        now_ns[0] += walk_ns
-        return read(task)
-
     async def main() -> None:
         tasks = [asyncio.create_task(sleeper()) for _ in range(16)]
         await asyncio.sleep(0)
@@ -91,11 +100,8 @@ def test_a_walk_that_takes_too_long_ends_and_those_walked_stand_for_all(
         for task in tasks:
             task.cancel()
 
-    read = asyncio_tasks.suspended_frames
-    monkeypatch.setattr(asyncio_tasks, "suspended_frames", suspended_frames)
-    monkeypatch.setattr(asyncio_tasks.time, "thread_time_ns", lambda: now_ns[0])
-    hears, instrument = Hears(), AsyncioTasks()
-    hears.wait_looks = 20.0
+    each_walk_takes(walk_ns, monkeypatch)
+    hears, instrument = Hears(20.0), AsyncioTasks()
     instrument.attach(hears)
     asyncio.run(main())
     instrument.close()
@@ -105,13 +111,6 @@ def test_a_walk_that_takes_too_long_ends_and_those_walked_stand_for_all(
 
 
 def test_who_is_left_out_of_a_walk_is_any_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    now_ns, seen = [0], set[asyncio.Task[Any]]()
-
-    def suspended_frames(task: asyncio.Task[Any]) -> Any:
-        now_ns[0] += 200_000
-        seen.add(task)
-        return read(task)
-
     async def main() -> int:
         tasks = [asyncio.create_task(sleeper()) for _ in range(15)]
         await asyncio.sleep(0)
@@ -121,11 +120,8 @@ def test_who_is_left_out_of_a_walk_is_any_task(monkeypatch: pytest.MonkeyPatch) 
             task.cancel()
         return len(seen & set(tasks))
 
-    read = asyncio_tasks.suspended_frames
-    monkeypatch.setattr(asyncio_tasks, "suspended_frames", suspended_frames)
-    monkeypatch.setattr(asyncio_tasks.time, "thread_time_ns", lambda: now_ns[0])
-    hears, instrument = Hears(), AsyncioTasks()
-    hears.wait_looks = 20.0
+    seen = each_walk_takes(200_000, monkeypatch)
+    hears, instrument = Hears(20.0), AsyncioTasks()
     instrument.attach(hears)
     assert asyncio.run(main()) == 15
     instrument.close()
@@ -143,8 +139,7 @@ def test_looks_become_rarer_when_they_would_cost_more_than_allowed(
 
     monkeypatch.setattr(AsyncioTasks, "_some_tasks", some_tasks)
     monkeypatch.setattr(asyncio_tasks.time, "thread_time_ns", lambda: used_ns[0])
-    hears, instrument = Hears(), AsyncioTasks()
-    hears.wait_looks = 20.0
+    hears, instrument = Hears(20.0), AsyncioTasks()
     instrument.attach(hears)
     pauses = [instrument.look() or 0.0 for _ in range(2_000)][200:]
     instrument.close()
@@ -152,8 +147,8 @@ def test_looks_become_rarer_when_they_would_cost_more_than_allowed(
 
 
 class Hears:
-    def __init__(self) -> None:
-        self.wait_looks = 8.0
+    def __init__(self, wait_looks: float = 8.0) -> None:
+        self.wait_looks = wait_looks
         self.heard: list[Contention] = []
 
     def receive_contentions(self, contentions: Sequence[Contention]) -> None:
