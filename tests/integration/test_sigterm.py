@@ -65,17 +65,32 @@ KINDS = {
 }
 
 
+@dataclass(frozen=True)
+class Profiled:
+    """A service with a window open."""
+
+    server: Server
+    bucket: Bucket
+    settings: dict[str, str]
+
+
 @pytest.fixture(scope="module")
-def profiled(shared_servers: Servers, new_bucket: Callable[[], Bucket]) -> dict[str, tuple[Server, Bucket]]:
-    """Every kind, with a window open: started at the same time, ended by its test."""
+def profiled(
+    shared_servers: Servers, new_bucket: Callable[[], Bucket], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Profiled]:
+    """Every kind: started at the same time, ended by its test."""
     running = {}
     for name, kind in KINDS.items():
         if kind.installed:
             bucket = new_bucket()
             settings = bucket.settings(
-                PROFILE_ENABLED="1", PROFILE_INTERVAL="5m", PROFILE_DURATION="2m", PROFILE_TYPES="cpu,wall"
+                PROFILE_ENABLED="1",
+                PROFILE_INTERVAL="5m",
+                PROFILE_DURATION="2m",
+                PROFILE_TYPES="cpu,wall",
+                PROFILE_SPOOL_DIR=str(tmp_path_factory.mktemp("spool")),
             )
-            running[name] = kind.start(shared_servers, settings), bucket
+            running[name] = Profiled(kind.start(shared_servers, settings), bucket, settings)
     return running
 
 
@@ -90,10 +105,10 @@ def off(shared_servers: Servers) -> dict[str, Server]:
 @pytest.mark.s3
 @pytest.mark.parametrize("name", KINDS)
 def test_the_open_window_is_stored_and_who_waits_gets_a_part(
-    name: str, profiled: dict[str, tuple[Server, Bucket]], side_by_side: ThreadPoolExecutor
+    name: str, profiled: dict[str, Profiled], servers: Servers, side_by_side: ThreadPoolExecutor
 ) -> None:
     _need(KINDS[name])
-    server, bucket = profiled[name]
+    server, bucket = profiled[name].server, profiled[name].bucket
     workers = KINDS[name].workers
     eventually(lambda: len(server.lines("profiling: cpu, wall every 5m for 2m")) == workers, "every worker profiles")
     waiting = side_by_side.submit(server.get, "/debug/pprof/cpu?seconds=120")
@@ -101,8 +116,10 @@ def test_the_open_window_is_stored_and_who_waits_gets_a_part(
 
     assert server.terminate() < GONE_SECONDS
     answer = waiting.result(1)
-    keys = bucket.list_keys()
-    windows = [key for key in keys if key != answer.headers["X-Profile-Key"]]
+    asked = {answer.headers["X-Profile-Key"]}
+    if server.lines("captures wait in", "for the next start"):  # boto3 could not be loaded in time
+        asked.add(_start_again(profiled[name], servers, 2 * workers + 2))
+    windows = [key for key in _captures(bucket) if key not in asked]
     assert len(windows) == 2 * workers, server.log
     assert len({bucket.metadata(key)["instance"] for key in windows}) == workers
     for key in windows:
@@ -155,6 +172,22 @@ def test_sigterm_ends_with_the_exit_code_it_has_without_the_profiler(servers: Se
         server.process.send_signal(signal.SIGTERM)
         codes[enabled] = server.process.wait(20)
     assert codes["0"] == codes["1"]
+
+
+def _start_again(service: Profiled, servers: Servers, count: int) -> str:
+    """Starts a service that stores what the one before has left, `count` captures in the end with one of its own.
+
+    Returns the key of that one.
+    """
+    server = servers.uvicorn({**service.settings, "PROFILE_ENABLED": "0"})
+    answer = server.get("/debug/pprof/cpu?seconds=0.1")
+    eventually(lambda: len(_captures(service.bucket)) == count, f"{count} captures in the store")
+    return answer.headers["X-Profile-Key"]
+
+
+def _captures(bucket: Bucket) -> list[str]:
+    """A key of each capture: one whose upload was cut off by the end of the process can be there twice."""
+    return list({bucket.metadata(key)["capture-id"]: key for key in bucket.list_keys()}.values())
 
 
 def _need(kind: Kind) -> None:
