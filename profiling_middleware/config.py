@@ -21,6 +21,7 @@ ENGINES = ("auto", "native", "polling", "python")
 LOCAL_ENVIRONMENTS = frozenset({"dev", "local", "test"})
 DEFAULT_BUCKET = "stl-debugging"
 DEFAULT_SERVICE_NAME = "python-service"
+_PREFIX = "PROFILE_"
 _LONGEST_SECONDS = 365 * 24 * 3600.0
 
 EngineName = Literal["auto", "native", "polling", "python"]
@@ -74,7 +75,10 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """The settings the environment asks for; an empty variable counts as unset."""
+        """The settings the environment asks for; an empty variable counts as unset.
+
+        One that begins with PROFILE_ and is no setting is named in the log.
+        """
         given = os.environ if environ is None else environ
         values: dict[str, Any] = {}
         for name, parse in _PARSERS.items():
@@ -84,7 +88,11 @@ class Settings:
         if "service_name" not in values and given.get("OTEL_SERVICE_NAME", "").strip():
             # The variable is not ours, so what S3 keys cannot carry is replaced rather than refused.
             values["service_name"] = _as_service_name(given["OTEL_SERVICE_NAME"])
-        return cls(**values)
+        settings = cls(**values)
+        for name in sorted(given):
+            if name.startswith(_PREFIX) and name not in _VARIABLES:
+                settings.logger.warning("profiling: %r is no setting and is ignored: %s", name, _meant_by(name))
+        return settings
 
     @property
     def bucket_name(self) -> str:
@@ -178,7 +186,15 @@ def _as_service_name(text: str) -> str:
 
 def _variable(name: str) -> str:
     special = {"bucket": "PROFILE_S3_BUCKET", "bucket_owner": "PROFILE_S3_BUCKET_OWNER"}
-    return special.get(name, f"PROFILE_{name.upper()}")
+    return special.get(name, f"{_PREFIX}{name.upper()}")
+
+
+def _meant_by(variable: str) -> str:
+    from difflib import get_close_matches  # most services have no need of it
+
+    names = {known.removeprefix(_PREFIX): known for known in _VARIABLES}
+    close = get_close_matches(variable.removeprefix(_PREFIX).upper(), names, n=1)
+    return f"{names[close[0]]} is one" if close else "none has a name like it"
 
 
 def _parsed(name: str, text: str, parse: Callable[[str], T]) -> T:
@@ -229,4 +245,5 @@ _PARSERS: Mapping[str, Callable[[str], object]] = {
     "spool_max_bytes": parse_size,
     "slow_request": parse_duration,
 }
+_VARIABLES = frozenset(map(_variable, _PARSERS))
 assert set(_PARSERS) | {"logger"} == {f.name for f in fields(Settings)}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from profiling_middleware.labels import Labels, Resolve
 from profiling_middleware.model import Contention, Frame, Reason, Sample, Stack, Thread
@@ -16,6 +17,7 @@ _MOST_GONE = 100
 # A request that no router has taken by then is one that none takes.
 _LABEL_WAIT_NS = 2_000_000_000
 _LATEST = 1 << 63
+_RAW_FIELDS, _AT_ONCE = 11, 50
 
 _NO_STACK = -1
 _SPECIAL = {
@@ -30,6 +32,7 @@ _RUNNING = _SPECIAL[5]
 _REASONS = tuple(Reason)
 
 RawSample = tuple[int, int, int, int, int, int, int, int, int, Resolve | None, object]
+"""What is given field by field."""
 RawFrame = tuple[str | int, str | None, int, int]
 RawContention = tuple[bool, int, int, int, float, float, Resolve | None, object]
 RawWait = tuple[int, int, int, int, int, Resolve | None, object]
@@ -74,6 +77,7 @@ class _Work:
 
 
 _Place = tuple[Stack, _Work | None]
+_NOWHERE = _UNREAD, None, Reason.UNKNOWN
 
 
 class Accounts:
@@ -124,18 +128,19 @@ class Accounts:
             name = thread_name(ident, native_id)
             self._threads[key] = _ENDED_THREADS if name is None else Thread(name, native_id)
 
-    def samples(self, raw: Iterable[RawSample], *, final: bool) -> list[Sample]:
-        """Those whose labels are known, also from before; the others wait until they are, or until the `final` time."""
-        pending, self._waiting = self._waiting, []
+    def samples(self, fields: Sequence[Any], *, final: bool) -> Iterator[list[Sample]]:
+        """Those whose labels are known, also from before; the others wait until they are, or until the `final` time.
+
+        They come some dozens at a time: hundreds of objects that are there at once wake the garbage collector, which
+        then takes them for objects that stay.
+        """
         settled_ns = _LATEST if final else time.monotonic_ns() - _LABEL_WAIT_NS
-        known: list[Sample] = []
-        for sample, work in pending:
-            if work.settle(final=sample.time_ns <= settled_ns):
-                known.append(sample._replace(labels=work.labels))
-            else:
-                self._waiting.append((sample, work))
-        self._take(raw, known, settled_ns)
-        return known
+        known = self._settled(settled_ns)
+        raw: Iterator[RawSample] = zip(*[iter(fields)] * _RAW_FIELDS, strict=True)
+        while self._take(raw, known, settled_ns):
+            yield known
+            known = []
+        yield known
 
     def contentions(self, raw: Iterable[RawContention]) -> list[Contention]:
         """What was waited for locks, with the labels that are known by now."""
@@ -212,15 +217,33 @@ class Accounts:
             samples.append(Sample(now, _ENDED_THREADS, _ENDED, unseen_ns - tails, unseen_ns - tails))
         return samples
 
-    def _take(self, raw: Iterable[RawSample], known: list[Sample], settled_ns: int) -> None:
-        """Adds to `known` those whose labels are known, or that are from before `settled_ns`, and keeps the others."""
+    def _settled(self, settled_ns: int) -> list[Sample]:
+        """Of those that waited, the ones whose labels are known by now, or that are from before `settled_ns`."""
+        pending, self._waiting = self._waiting, []
+        known = []
+        for sample, work in pending:
+            if work.settle(final=sample.time_ns <= settled_ns):
+                known.append(sample._replace(labels=work.labels))
+            else:
+                self._waiting.append((sample, work))
+        return known
+
+    def _take(self, raw: Iterator[RawSample], known: list[Sample], settled_ns: int) -> bool:
+        """Adds to `known` those whose labels are known, or that are from before `settled_ns`, and keeps the others.
+
+        Returns whether that ended because they are enough, and not because there are no more.
+        """
+        threads, stacks, seen_at = self._threads, self._stacks, self._seen_at
         for when, key, number, cpu, waited, seen, locks_waited, locks_seen, why, resolve, subject in raw:
-            thread = self._threads.get(key, _ENDED_THREADS)
+            thread = threads.get(key, _ENDED_THREADS)
             if waited:
-                stack, work, reason = self._seen_at.get(key, (_UNREAD, None, Reason.UNKNOWN))
-                labels = _labels(work, final=when - seen <= settled_ns)
+                stack, work, reason = seen_at.get(key, _NOWHERE)
+                labels = () if work is None else _labels(work, final=when - seen <= settled_ns)
                 stay = Sample(when - seen, thread, stack, 0, waited, labels or (), locks_waited, reason)
-                self._tell(known, stay, work, labels)
+                if labels is None and work is not None:
+                    self._waiting.append((stay, work))
+                else:
+                    known.append(stay)
             if number == _NO_STACK and not cpu and not seen:
                 continue
             work = _Work(resolve, subject) if resolve is not None else None
@@ -229,7 +252,7 @@ class Accounts:
                 stack = _UNREAD
                 self.not_placed_ns += cpu
             else:
-                stack = self._stacks[number]
+                stack = stacks[number]
                 if stack.frames[0] is _RUNNING:
                     # It ran when it was looked at, and notes itself where it works.
                     stack, work = self._worked_at.get(key, (stack, None))
@@ -237,19 +260,19 @@ class Accounts:
             reason = _REASONS[why]
             if seen or not cpu:
                 # A look at the moment at which the thread was found has seen where it is, and no time of it.
-                self._seen_at[key] = stack, work, reason
+                seen_at[key] = stack, work, reason
             if cpu:
                 self._worked_at[key] = stack, work
-            labels = _labels(work, final=when <= settled_ns)
+            labels = () if work is None else _labels(work, final=when <= settled_ns)
             # Who works for some time is there for as long.
             sample = Sample(when, thread, stack, cpu, cpu + seen, labels or (), locks_seen, reason, moving)
-            self._tell(known, sample, work, labels)
-
-    def _tell(self, known: list[Sample], sample: Sample, work: _Work | None, labels: Labels | None) -> None:
-        if labels is None and work is not None:
-            self._waiting.append((sample, work))
-        else:
-            known.append(sample)
+            if labels is None and work is not None:
+                self._waiting.append((sample, work))
+            else:
+                known.append(sample)
+            if len(known) >= _AT_ONCE:
+                return True
+        return False
 
     def _frame(self, function: str | int, file: str | None, line: int, start_line: int) -> Frame:
         if file is None or isinstance(function, int):

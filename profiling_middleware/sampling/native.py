@@ -149,8 +149,7 @@ class NativeEngine:
         # Who lives now gets a name, also if it could not be enlisted as it began. And this thread is known as our own:
         # a fork may have ended the timer's thread, and another one have taken its place.
         self._find_threads()
-        samples = self._drain()
-        self._deliver(samples)
+        count = self._drain()
         if self._has_signal and not _native.owns_signal():
             self._step_back()
         now = time.monotonic()
@@ -160,7 +159,7 @@ class NativeEngine:
         if self._governor.changes(now, self._cost_ns()):
             self._adjust()
         longest = self._longest_drain
-        return min(longest, max(_LEAST_DRAIN_SECONDS, longest * _SAMPLES_A_DRAIN / max(1, len(samples))))
+        return min(longest, max(_LEAST_DRAIN_SECONDS, longest * _SAMPLES_A_DRAIN / max(1, count)))
 
     def report(self) -> EngineReport:
         counts = _counts()
@@ -254,10 +253,11 @@ class NativeEngine:
 
     # -- samples ------------------------------------------------------------------------------------------------
 
-    def _drain(self, *, final: bool = False) -> list[Sample]:
+    def _drain(self, *, final: bool = False) -> int:
+        """Hands out what there is; returns how many samples."""
         accounts = self._accounts
         ended = _native.ended_threads()  # before, so that all they have left is in what comes now
-        raw, stacks, frames, begins_anew, raw_contentions, raw_waits = _native.drain()
+        fields, stacks, frames, begins_anew, raw_contentions, raw_waits = _native.drain()
         accounts.learn_threads(_native.new_threads())
         if not begins_anew:
             accounts.learn_stacks(stacks, frames, begins_anew=False)
@@ -265,10 +265,13 @@ class NativeEngine:
         if begins_anew:  # what was waited has the old numbers
             accounts.learn_stacks(stacks, frames, begins_anew=True)
         self._tell_waits(contentions, waits)
-        samples = accounts.samples(raw, final=final)
+        count = 0
+        for samples in accounts.samples(fields, final=final):
+            count += len(samples)
+            self._deliver(samples)
         for key in ended:
             accounts.forget_thread(key)
-        return samples
+        return count
 
     def _tell_waits(self, contentions: list[Contention], waits: list[Contention]) -> None:
         for listener in self._listeners:
@@ -283,9 +286,9 @@ class NativeEngine:
         """Hands out all that is pending, so that a capture beginning or ending now gets its own part only."""
         _native.forget_ended()
         rests, settled_ns = _native.settle()
-        samples = self._drain(final=True)
+        self._drain(final=True)
         now = time.monotonic_ns()
-        samples += [self._accounts.rest_of(key, rest, now) for key, _, rest, ours in rests if rest and not ours]
+        samples = [self._accounts.rest_of(key, rest, now) for key, _, rest, ours in rests if rest and not ours]
         samples += self._without_python(now, settled_ns, {native_id for _, native_id, _, _ in rests})
         self._deliver(samples)
 

@@ -27,6 +27,10 @@ class TraceBuffer:
         self.dropped = 0
         """Since the process started."""
 
+    def __len__(self) -> int:
+        """In slots."""
+        return len(self._slots)
+
     def add(self, *event: object) -> None:
         """Keeps the kind and the fields of an event, in their order. From any thread."""
         if len(self._slots) < self._limit:

@@ -10,45 +10,76 @@ from profiling_middleware.model import Contention, Label, Reason, Sample, Stack,
 from profiling_middleware.threads import OWN_THREADS
 
 _MOST = 20_000
+_SLOTS_A_SAMPLE = 6
 LOCK_WAIT_NS = 1_000_000
 """Waits for locks of this length and longer are told."""
 
 
 SampleFields = tuple[int, Thread, Stack, int, int, tuple[Label, ...], int, Reason, bool]
 """Those of a Sample, in their order."""
-_FIELDS = len(Sample._fields)
 
 
-class SeenSamples:
-    """Samples, the fields of one behind those of the other: objects that stay for some seconds wake the collector."""
+class _Fields:
+    """Rows, the fields of one behind those of the other: objects that stay for some seconds wake the collector."""
 
-    def __init__(self, samples: Iterable[Sample] = ()) -> None:
+    _row: tuple[str, ...]
+    """The names of its fields."""
+
+    def __init__(self, rows: Iterable[tuple[Any, ...]] = ()) -> None:
         self._slots: list[Any] = []
-        self.extend(samples)
+        self.extend(rows)
 
     def __len__(self) -> int:
-        return len(self._slots) // _FIELDS
+        return len(self._slots) // len(self._row)
 
-    def __iter__(self) -> Iterator[SampleFields]:
-        return zip(*[iter(self._slots)] * _FIELDS, strict=True)
-
-    def extend(self, samples: Iterable[Sample]) -> None:
+    def extend(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Adds these."""
-        self._slots.extend(chain.from_iterable(samples))
+        self._slots.extend(chain.from_iterable(rows))
 
     def column(self, field: str) -> list[Any]:
         """One field of all of them."""
-        return self._slots[Sample._fields.index(field) :: _FIELDS]
+        return self._slots[self._row.index(field) :: len(self._row)]
+
+    def _rows(self) -> Iterator[tuple[Any, ...]]:
+        return zip(*[iter(self._slots)] * len(self._row), strict=True)
+
+
+class SeenSamples(_Fields):
+    """Samples."""
+
+    _row = Sample._fields
+
+    def __iter__(self) -> Iterator[SampleFields]:
+        return self._rows()
+
+
+class SeenWaits(_Fields):
+    """Waits that are told by themselves."""
+
+    _row = Contention._fields
+
+    def __iter__(self) -> Iterator[Contention]:
+        return map(Contention._make, self._rows())
 
 
 class Seen(NamedTuple):
     """What has been seen since the last time."""
 
     samples: SeenSamples
-    lock_waits: list[Contention]
+    lock_waits: SeenWaits
     """Of threads."""
-    task_lock_waits: list[Contention]
+    task_lock_waits: SeenWaits
     """Of asyncio's tasks, for its locks."""
+
+    @property
+    def size(self) -> int:
+        """How many there are of all of them."""
+        return sum(map(len, self))
+
+    @property
+    def weight(self) -> int:
+        """How much memory they take, in slots of some 40 bytes."""
+        return _SLOTS_A_SAMPLE * self.size
 
 
 class SeenThreads:
@@ -61,29 +92,31 @@ class SeenThreads:
     wait_moments_ns = LOCK_WAIT_NS
 
     def __init__(self) -> None:
-        self._samples = SeenSamples()
-        self._waits: list[Contention] = []
-        self._task_waits: list[Contention] = []
+        self._seen = Seen(SeenSamples(), SeenWaits(), SeenWaits())
         self.dropped = 0
 
+    @property
+    def weight(self) -> int:
+        """See `Seen`."""
+        return self._seen.weight
+
     def receive(self, samples: Sequence[Sample]) -> None:
-        self._keep(self._samples, samples)
+        self._keep(self._seen.samples, samples)
 
     def receive_contentions(self, contentions: Sequence[Contention]) -> None:
         """Only those that are told by themselves, with their moment: of asyncio's locks."""
         one_by_one = (one for one in contentions if one.time_ns and one.waiter is None)
-        self._keep(self._task_waits, [wait for wait in one_by_one if wait.delay_ns >= LOCK_WAIT_NS])
+        self._keep(self._seen.task_lock_waits, [wait for wait in one_by_one if wait.delay_ns >= LOCK_WAIT_NS])
 
     def receive_lock_waits(self, waits: Sequence[Contention]) -> None:
-        self._keep(self._waits, [wait for wait in waits if not wait.thread.name.startswith(OWN_THREADS)])
+        self._keep(self._seen.lock_waits, [wait for wait in waits if not wait.thread.name.startswith(OWN_THREADS)])
 
     def take(self) -> Seen:
         """What there is, and begins anew."""
-        seen = Seen(self._samples, self._waits, self._task_waits)
-        self._samples, self._waits, self._task_waits = SeenSamples(), [], []
+        seen, self._seen = self._seen, Seen(SeenSamples(), SeenWaits(), SeenWaits())
         return seen
 
-    def _keep(self, kept: list[Any] | SeenSamples, new: Sequence[Any]) -> None:
+    def _keep(self, kept: _Fields, new: Sequence[Any]) -> None:
         room = _MOST - len(kept)
         kept.extend(new[:room])
         self.dropped += max(0, len(new) - room)

@@ -1,4 +1,4 @@
-"""Takes what happens while anybody wants a trace; every second or two it is encoded and handed to whoever does."""
+"""Takes what happens while anybody wants a trace; every few seconds it is encoded and handed to whoever does."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ from profiling_middleware.tracing.sources import TraceSource
 from profiling_middleware.tracing.writer import Batch, TraceWriter
 
 _SECONDS = 1.0
-# What is long enough to matter is little, and each chunk has all names and tracks again.
-_LONG_TICKS = 2
+LONG_TICKS = 4
+"""What is long enough to matter is little, and each chunk has all names and tracks again."""
+LIGHT = 25_000
+"""The weight of a batch that may still wait for more, a second long: 1 MB."""
 # What is written more slowly than it comes waits here, for so many seconds; then it is dropped and counted.
 QUEUED = 16
 MOST_WAITING = 150_000
@@ -250,7 +252,8 @@ class Tracer:
             self._buffer.add(COUNTER, *CounterEvent("dropped", time.monotonic_ns(), self.dropped))
         self._tell_sources()
         self._ticks += 1
-        if any(self._sinks.values()) or self._ticks >= _LONG_TICKS:
+        is_light = len(self._buffer) + self._seen.weight <= LIGHT
+        if any(self._sinks.values()) or self._ticks >= LONG_TICKS or not is_light:
             self.drain()
 
     def _tell_sources(self) -> None:

@@ -22,10 +22,7 @@ from profiling_middleware.tracing.states import ThreadStates
 
 # While Python encodes, nothing else of the service runs: let go of the GIL long before the switch interval would. Not
 # oftener than that, because each time costs both some dozens of microseconds.
-_WORK_SECONDS, _REST_SECONDS = 0.001, 0.001
-
-
-_SLOTS_A_SAMPLE = 6
+_WORK_SECONDS, _REST_SECONDS = 0.002, 0.001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +44,12 @@ class Batch:
     @property
     def weight(self) -> int:
         """How much memory it takes, in slots of some 40 bytes."""
-        samples, lock_waits, task_lock_waits = self.seen
-        return len(self.slots) + _SLOTS_A_SAMPLE * (len(samples) + len(lock_waits) + len(task_lock_waits))
+        return len(self.slots) + self.seen.weight
 
     @property
     def size(self) -> int:
         """How much is lost with it."""
-        samples, lock_waits, task_lock_waits = self.seen
-        return sum(1 for _ in events_of(self.slots)) + len(samples) + len(lock_waits) + len(task_lock_waits)
+        return sum(1 for _ in events_of(self.slots)) + self.seen.size
 
 
 OnSlow = Callable[[str], object]

@@ -236,6 +236,25 @@ def test_the_environment_of_the_process_is_read_when_none_is_given(monkeypatch: 
     assert Settings.from_env() == Settings(environment="staging")
 
 
+@pytest.mark.parametrize(
+    ("variable", "remedy"),
+    [
+        ("PROFILE_BUCKET", "PROFILE_S3_BUCKET is one"),
+        ("PROFILE_ENABLE", "PROFILE_ENABLED is one"),
+        ("PROFILE_interval", "PROFILE_INTERVAL is one"),
+        ("PROFILE_GUNNER", "none has a name like it"),
+        ("PROFILE_", "none has a name like it"),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_named_in_the_log(
+    variable: str, remedy: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And its value is not: it may be a token."""
+    settings = Settings.from_env({variable: SECRET, "PROFILE_TOKEN": SECRET, "PROFILER": "1", "MY_PROFILE_X": "1"})
+    assert settings == Settings(token=SECRET)
+    assert caplog.messages == [f"profiling: {variable!r} is no setting and is ignored: {remedy}"]
+
+
 def test_a_settings_error_is_a_value_error_that_knows_the_setting() -> None:
     with pytest.raises(ValueError, match="PROFILE_S3_BUCKET_OWNER") as refused:
         Settings(bucket_owner="mine")

@@ -69,16 +69,6 @@ void drain_before_code_goes(uintptr_t code)
  * Making objects may set off the garbage collector, which may free code objects, and then drain_ring() is called in
  * between: so everything here is found by counting, and what is appended meanwhile is taken, too. */
 
-static PyObject *sample_tuple(struct sample sample)
-{
-    PyObject *resolve = sample.label.resolve ? sample.label.resolve : Py_NewRef(Py_None);
-    PyObject *subject = sample.label.subject ? sample.label.subject : Py_NewRef(Py_None);
-    /* "N" takes the reference. */
-    return Py_BuildValue("KIlKKKKKINN", sample.time_ns, sample.thread, sample.stack == NO_STACK ? -1L : (long)sample.stack,
-                         sample.cpu_ns, sample.waited_ns, sample.seen_ns, sample.locks_waited_ns, sample.locks_seen_ns,
-                         sample.reason, resolve, subject);
-}
-
 static PyObject *stack_tuple(uint32_t stack)
 {
     uint32_t depth;
@@ -107,6 +97,20 @@ static int append(PyObject *list, PyObject *item)
 {
     int failed = item == NULL ? -1 : PyList_Append(list, item);
     Py_XDECREF(item);
+    return failed;
+}
+
+/* All fields, also after one that failed: the label's references are given away. */
+static int append_sample(PyObject *list, struct sample sample)
+{
+    uint64_t times[] = {sample.cpu_ns, sample.waited_ns, sample.seen_ns, sample.locks_waited_ns, sample.locks_seen_ns};
+    int failed = append(list, PyLong_FromUnsignedLongLong(sample.time_ns)) | append(list, PyLong_FromUnsignedLong(sample.thread));
+    failed |= append(list, PyLong_FromLong(sample.stack == NO_STACK ? -1L : (long)sample.stack));
+    for (size_t place = 0; place < sizeof times / sizeof *times; place++)
+        failed |= append(list, PyLong_FromUnsignedLongLong(times[place]));
+    failed |= append(list, PyLong_FromUnsignedLong(sample.reason));
+    failed |= append(list, sample.label.resolve ? sample.label.resolve : Py_NewRef(Py_None));
+    failed |= append(list, sample.label.subject ? sample.label.subject : Py_NewRef(Py_None));
     return failed;
 }
 
@@ -149,7 +153,7 @@ PyObject *drain_take(void)
     PyObject *result[3] = {PyList_New(0), PyList_New(0), PyList_New(0)};
     bool good = result[0] != NULL && result[1] != NULL && result[2] != NULL;
     while (good && taken < sample_count)
-        good = append(result[0], sample_tuple(samples[taken++])) == 0;
+        good = append_sample(result[0], samples[taken++]) == 0;
     if (taken == sample_count)
         taken = sample_count = 0;
     while (good && stacks_told < table_stack_count())

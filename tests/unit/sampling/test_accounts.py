@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from itertools import chain
 
 import pytest
 
@@ -41,12 +42,17 @@ def accounts() -> Accounts:
     return accounts
 
 
+def taken(accounts: Accounts, *raw: tuple[object, ...], final: bool = False) -> list[Sample]:
+    """The samples that come of these."""
+    return list(chain.from_iterable(accounts.samples(list(chain.from_iterable(raw)), final=final)))
+
+
 def worked(
     accounts: Accounts, request: object, *, ask: Callable[..., object] = resolve, age_ns: int = 0
 ) -> list[Sample]:
     """Ten milliseconds of work for a request; the samples that come of it."""
     raw = (time.monotonic_ns() - age_ns, KEY, STACK, 10 * MS, 0, 0, 0, 0, 0, ask, request)
-    return accounts.samples([raw], final=False)  # type: ignore[list-item]
+    return taken(accounts, raw)
 
 
 def test_a_sample_waits_for_its_labels(accounts: Accounts) -> None:
@@ -54,15 +60,15 @@ def test_a_sample_waits_for_its_labels(accounts: Accounts) -> None:
     assert worked(accounts, request) == []
     request.routed = True
 
-    (sample,) = accounts.samples([], final=False)
+    (sample,) = taken(accounts)
     assert (sample.labels, sample.cpu_ns) == (LABELS, 10 * MS)
-    assert accounts.samples([], final=True) == []
+    assert taken(accounts, final=True) == []
 
 
 def test_a_sample_that_is_wanted_now_has_no_labels_yet(accounts: Accounts) -> None:
     assert worked(accounts, Request()) == []
 
-    (sample,) = accounts.samples([], final=True)
+    (sample,) = taken(accounts, final=True)
     assert sample.labels == ()
 
 
@@ -79,7 +85,7 @@ def test_a_request_is_not_kept_once_its_labels_are_known(accounts: Accounts, rou
     request.routed = routed
     kept = weakref.ref(request)
     raw = (time.monotonic_ns(), KEY, STACK, 10 * MS, 0, 5 * MS, 0, 0, 0, resolve, request)
-    accounts.samples([raw], final=True)  # type: ignore[list-item]
+    taken(accounts, raw, final=True)
     del request, raw
 
     assert kept() is None
@@ -129,8 +135,16 @@ def seen(cpu: int = 0, waited_before: int = 0, waited: int = 0, *, stack: int) -
     return time.monotonic_ns(), KEY, stack, cpu * MS, waited_before * MS, waited * MS, 0, 0, 0, None, None
 
 
+def test_samples_come_some_at_a_time(accounts: Accounts) -> None:
+    """Each once: hundreds that are there together would wake the garbage collector."""
+    raw = [seen(cpu=number, stack=STACK) for number in range(1, 1001)]
+    portions = list(accounts.samples(list(chain.from_iterable(raw)), final=False))
+    assert max(map(len, portions)) < 100
+    assert [cpu for _, cpu, _ in spent(list(chain.from_iterable(portions)))] == list(range(1, 1001))
+
+
 def test_who_works_is_there_for_as_long(accounts: Accounts) -> None:
-    samples = accounts.samples([seen(cpu=10, stack=STACK)], final=False)  # type: ignore[list-item]
+    samples = taken(accounts, seen(cpu=10, stack=STACK))
 
     assert spent(samples) == [("pay", 10, 10)]
 
@@ -141,20 +155,20 @@ def test_who_waits_has_waited_where_it_was_seen(accounts: Accounts) -> None:
         seen(cpu=10, stack=STACK),  # noted by itself: it has not been seen there by who looks
         seen(waited_before=40, waited=3, stack=SLEEP),
     ]
-    samples = accounts.samples(raw, final=False)  # type: ignore[arg-type]
+    samples = taken(accounts, *raw)
 
     assert spent(samples) == [("sleep", 0, 5), ("pay", 10, 10), ("sleep", 0, 40), ("sleep", 0, 3)]
 
 
 def test_who_runs_when_it_is_looked_at_has_waited_where_it_works(accounts: Accounts) -> None:
     raw = [seen(cpu=10, stack=STACK), seen(waited=5, stack=RUNNING), seen(waited_before=7, waited=1, stack=SLEEP)]
-    samples = accounts.samples(raw, final=False)  # type: ignore[arg-type]
+    samples = taken(accounts, *raw)
 
     assert spent(samples) == [("pay", 10, 10), ("pay", 0, 5), ("pay", 0, 7), ("sleep", 0, 1)]
 
 
 def test_who_runs_and_has_noted_nothing_yet_is_said_to_run(accounts: Accounts) -> None:
-    samples = accounts.samples([seen(waited=5, stack=RUNNING)], final=False)  # type: ignore[list-item]
+    samples = taken(accounts, seen(waited=5, stack=RUNNING))
 
     assert spent(samples) == [("<running>", 0, 5)]
 

@@ -6,7 +6,7 @@ from tracing_kit import MS, sample, stack, wait
 
 from profiling_middleware.model import Contention, Sample
 from profiling_middleware.tracing import seen as seen_module
-from profiling_middleware.tracing.seen import LOCK_WAIT_NS, SampleFields, SeenSamples, SeenThreads
+from profiling_middleware.tracing.seen import LOCK_WAIT_NS, SampleFields, SeenSamples, SeenThreads, SeenWaits
 
 F = stack("f")
 MOST = seen_module._MOST
@@ -14,7 +14,7 @@ MOST = seen_module._MOST
 
 def told(seen: SeenThreads) -> tuple[list[SampleFields], list[Contention], list[Contention]]:
     samples, lock_waits, task_lock_waits = seen.take()
-    return list(samples), lock_waits, task_lock_waits
+    return list(samples), list(lock_waits), list(task_lock_waits)
 
 
 def test_all_kinds_are_kept_apart_in_their_order_and_taken_once() -> None:
@@ -48,7 +48,7 @@ def test_of_contentions_single_waits_with_their_moment_are_kept() -> None:
         wait(100, LOCK_WAIT_NS - 1, F),
     ]
     seen.receive_contentions([others[0], long, *others[1:]])
-    assert seen.take().task_lock_waits == [long]
+    assert list(seen.take().task_lock_waits) == [long]
     assert seen.dropped == 0
 
 
@@ -73,6 +73,14 @@ def test_it_asks_for_all_there_is() -> None:
     seen = SeenThreads()
     assert (seen.hears_work, seen.wait_moments_ns) == (True, LOCK_WAIT_NS)
     assert seen.wait_looks > 0
+
+
+def test_the_fields_of_waits_are_kept_and_no_wait() -> None:
+    waits = [wait(number, 5 * MS, F) for number in range(1, 4)]
+    seen = SeenWaits(waits)
+    assert (len(seen), list(seen)) == (3, waits)
+    assert all(isinstance(one, Contention) for one in seen)
+    assert not any(isinstance(slot, Contention) for slot in seen._slots)
 
 
 def test_the_fields_of_samples_are_kept_and_no_sample() -> None:

@@ -30,7 +30,7 @@ from profiling_middleware.tracing.flight import FlightRecorder
 from profiling_middleware.tracing.make import make_tracer
 from profiling_middleware.tracing.requests import RequestSpans
 from profiling_middleware.tracing.sinks import TraceFile
-from profiling_middleware.tracing.tracer import QUEUED, Tracer
+from profiling_middleware.tracing.tracer import LIGHT, LONG_TICKS, QUEUED, Tracer
 from profiling_middleware.tracing.writer import TraceWriter
 
 
@@ -87,7 +87,7 @@ class Parts:
         span = self.requests.begin(routed, {"endpoint": endpoint, "method": "GET"})
         self.requests.end(span)
 
-    def tick(self, seconds: int = 2) -> None:
+    def tick(self, seconds: int = LONG_TICKS) -> None:
         """So much time passes: as long as a chunk is without full detail."""
         for _ in range(seconds):
             self.clock.now += 1
@@ -120,8 +120,8 @@ def test_nothing_is_done_until_somebody_wants_a_trace(parts: Parts) -> None:
     assert parts.tracer.limits == ("this source sees nothing",)
 
 
-@pytest.mark.parametrize(("full", "seconds"), [(False, 2), (True, 1)])
-def test_every_second_or_two_it_gets_what_happened(parts: Parts, full: bool, seconds: int) -> None:
+@pytest.mark.parametrize(("full", "seconds"), [(False, LONG_TICKS), (True, 1)])
+def test_every_few_seconds_it_gets_what_happened(parts: Parts, full: bool, seconds: int) -> None:
     """Each thing once, and the times of chunks follow each other."""
     sink = Chunks()
     parts.begin(sink, full=full)
@@ -135,6 +135,22 @@ def test_every_second_or_two_it_gets_what_happened(parts: Parts, full: bool, sec
     assert sink.having("CPU") == sink.having("requests in flight") == [0, 1, 2]
     # Each second anew, for what has been loaded since.
     assert parts.source.calls == [full] * (1 + 3 * seconds)
+
+
+@pytest.mark.parametrize("kind", ["event", "sample"])
+def test_much_is_not_kept_back_as_long(parts: Parts, kind: str) -> None:
+    sink = Chunks()
+    parts.begin(sink)
+    parts.tick(1)
+    parts.settle()
+    assert sink.chunks == []
+    if kind == "event":
+        parts.tracer._buffer.add(*([COUNTER, "loop_lag", 10**12, 1.0] * (1 + LIGHT // 4)))
+    else:
+        parts.engine.listeners[0].receive([sample(10**12, stack("much"), cpu=MS)] * (1 + LIGHT // 6))
+    parts.tick(1)
+    parts.settle()
+    assert len(sink.chunks) == 1
 
 
 def test_what_the_engine_sees_comes_when_it_is_heard(parts: Parts) -> None:
@@ -188,11 +204,11 @@ def test_each_gets_what_happens_from_its_beginning_to_its_end(parts: Parts) -> N
     parts.tick(1)
     parts.tracer.end(full)
     parts.request("/after")
-    parts.tick(2)
+    parts.tick()
     parts.settle()
     assert [full.having(path) for path in ("/before", "/during", "/after")] == [[], [0], []]
     assert [flight.having(path) for path in ("/before", "/during", "/after")] == [[0], [1], [3]]
-    assert parts.source.calls == [False, True, True, False, False, False]
+    assert parts.source.calls == [False, True, True, False, *[False] * LONG_TICKS]
     assert len(parts.engine.listeners) == 1
     assert full.chunks == flight.chunks[1:3]
 
@@ -485,7 +501,7 @@ def test_what_fails_once_does_not_end_the_trace(
     with monkeypatch.context() as patch:
         patch.setattr(parts.tracer._counters, "read", lambda: 1 / 0)
         parts.tick(1)
-    parts.tick(2)
+    parts.tick()
     parts.settle()
     assert sink.having("/a") == [0]
     assert caplog.messages == ["profiling: an internal step failed; the service is not affected"]

@@ -28,7 +28,7 @@ from profiling_middleware.tracing.buffer import (
 )
 from profiling_middleware.tracing.drawing import Drawing
 from profiling_middleware.tracing.requests import RequestSpans
-from profiling_middleware.tracing.seen import Seen, SeenSamples
+from profiling_middleware.tracing.seen import Seen, SeenSamples, SeenWaits
 from profiling_middleware.tracing.stalls import STALL_NS
 from profiling_middleware.tracing.tasks import FollowedTasks
 from profiling_middleware.tracing.writer import Batch, TraceWriter
@@ -66,7 +66,7 @@ def batch(
         buffer.add(*event)
     return Batch(
         slots=buffer.fetch(),
-        seen=Seen(SeenSamples(samples), list(lock_waits), list(task_lock_waits)),
+        seen=Seen(SeenSamples(samples), SeenWaits(lock_waits), SeenWaits(task_lock_waits)),
         threads=[(TID, "worker")],
         began_ns=NOW + began,
         ended_ns=NOW + ended,
@@ -170,7 +170,7 @@ def test_a_task_that_outlives_a_chunk_lies_around_its_waits(writer: TraceWriter,
         writer.write(
             Batch(
                 slots=taken,
-                seen=Seen(SeenSamples(), [], []),
+                seen=Seen(SeenSamples(), SeenWaits(), SeenWaits()),
                 threads=[],
                 began_ns=began,
                 ended_ns=began,
