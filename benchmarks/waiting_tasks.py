@@ -18,7 +18,9 @@ from typing import Any
 from benchmarks.pairs import machine
 from profiling_middleware.captures.collector import Collector
 from profiling_middleware.captures.wall import looks_a_second
+from profiling_middleware.config import Settings
 from profiling_middleware.instruments.asyncio_tasks import AsyncioTasks
+from profiling_middleware.sampling import make_chain_reader
 from profiling_middleware.sampling.engine import EngineReport
 
 _SHARES = {"five": 0.5, "three": 0.3, "two": 0.2}
@@ -49,7 +51,10 @@ async def _measure(count: int, seconds: float) -> None:
         asyncio.create_task(waits[name](never)) for name, share in _SHARES.items() for _ in range(int(count * share))
     ]
     await asyncio.sleep(0.5)
-    instrument, collector = AsyncioTasks(), Collector(looks_a_second(seconds), EngineReport())
+    instrument, collector = (
+        AsyncioTasks(read_chain=make_chain_reader(Settings())),
+        Collector(looks_a_second(seconds), EngineReport()),
+    )
     off = await _delays(seconds)
     looker = Looker(instrument)
     instrument.attach(collector)

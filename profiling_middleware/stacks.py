@@ -95,6 +95,10 @@ class StackTable:
             stack = self._by_position[key] = self._resolve(position, truncated=False)
         return stack
 
+    def known(self, position: tuple[int, ...]) -> Stack | None:
+        """The stack of these ids of code and instructions, leaf first; None if it has not been seen as frames yet."""
+        return self._by_position.get(position)
+
     def take(self, leaf: FrameType) -> Stack | None:
         """The stack of a thread, None when it went on while it was read (the GIL may change hands meanwhile).
 

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from types import CodeType
@@ -21,7 +22,7 @@ from typing import Any
 from profiling_middleware.instruments import WaitListener
 from profiling_middleware.instruments.chains import parents, suspended_frames
 from profiling_middleware.instruments.task_sets import task_sets
-from profiling_middleware.model import Contention, Reason, Thread
+from profiling_middleware.model import Contention, Reason, Stack, Thread
 from profiling_middleware.stacks import StackTable, reading_others
 
 # For each look at threads so many tasks: 80 a second for half a minute, 20 all the time. 2,400 of them tell a share of
@@ -39,6 +40,8 @@ _COST_WEIGHT = 0.1
 # A loop that answers later than this is held up.
 _PATIENCE_SECONDS = 0.03
 _LONGEST_ELAPSED_NS = 1_000_000_000
+
+ReadChain = Callable[[object], tuple[int, ...] | None]
 
 
 @dataclass(slots=True)
@@ -59,9 +62,12 @@ class _Loop:
 class AsyncioTasks:
     """See `instruments.Instrument`."""
 
-    def __init__(self, *, measuring: CodeType | None = None) -> None:
-        """A task with `measuring` on its stack waits where somebody else measures it."""
-        self._measuring = measuring
+    def __init__(self, *, measuring: CodeType | None = None, read_chain: ReadChain | None = None) -> None:
+        """A task with `measuring` on its stack waits where somebody else measures it.
+
+        `read_chain` is the extension's `suspended`: what has been seen before need not be read frame by frame.
+        """
+        self._measuring, self._read_chain = measuring, read_chain
         self._listeners: list[WaitListener] = []
         self._loops: dict[int, _Loop] = {}
         self._stacks = StackTable()
@@ -150,7 +156,8 @@ class AsyncioTasks:
         for task in tasks:
             walked += 1
             loop = task.get_loop()
-            self._loops.setdefault(id(loop), _Loop(weakref.ref(loop)))
+            if id(loop) not in self._loops:
+                self._loops[id(loop)] = _Loop(weakref.ref(loop))
             contention = self._wait_of(task, elapsed)
             if contention is not None:
                 found.append(contention)
@@ -162,13 +169,32 @@ class AsyncioTasks:
     def _wait_of(self, task: asyncio.Task[Any], elapsed: int) -> Contention | None:
         if task.done() or getattr(task, "_fut_waiter", None) is None:
             return None
-        frames = suspended_frames(task)
+        chain = (task, *parents(task))
+        stack = self._known(chain) or self._read(chain)
+        if stack is None:
+            return None
+        thread = self._thread_of(task.get_loop())
+        return Contention(thread, stack, None, 1.0, elapsed, reason=Reason.AWAIT)
+
+    def _known(self, chain: Sequence[asyncio.Task[Any]]) -> Stack | None:
+        """Its stack, if it is one of those that have been read; none of them waits where somebody else measures it."""
+        if self._read_chain is None:
+            return None
+        position: tuple[int, ...] = ()
+        for task in chain:
+            part = self._read_chain(task.get_coro())
+            if part is None:
+                return None
+            position += part
+        return self._stacks.known(position)
+
+    def _read(self, chain: Sequence[asyncio.Task[Any]]) -> Stack | None:
+        frames = suspended_frames(chain[0])
         if not frames or any(frame.f_code is self._measuring for frame in frames):
             return None
-        for parent in parents(task):
-            frames += suspended_frames(parent)
-        thread = self._thread_of(task.get_loop())
-        return Contention(thread, self._stacks.of(frames), None, 1.0, elapsed, reason=Reason.AWAIT)
+        for task in chain[1:]:
+            frames += suspended_frames(task)
+        return self._stacks.of(frames)
 
     def _some_tasks(self, count: int) -> tuple[list[asyncio.Task[Any]], float]:
         """About so many tasks at random, and how many of all each stands for."""

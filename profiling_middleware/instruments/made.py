@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from profiling_middleware.failures import Failures
 from profiling_middleware.instruments import Instrument, WaitListener
 from profiling_middleware.process import THIS_PROCESS
 
+if TYPE_CHECKING:
+    from profiling_middleware.instruments.asyncio_tasks import ReadChain
+
 _LOOK_SECONDS = 0.5
 
 
-def make_instruments(failures: Failures | None = None) -> tuple[Instrument, ...]:
-    """New ones, at rest. `failures` is told what fails in the service's own threads."""
-    return _OfAsyncio("locks", failures), _OfAsyncio("tasks", failures)
+def make_instruments(
+    failures: Failures | None = None, make_chain_reader: Callable[[], ReadChain | None] = lambda: None
+) -> tuple[Instrument, ...]:
+    """New ones, at rest. `failures` is told what fails in the service's own threads.
+
+    `make_chain_reader` is asked, when tasks are looked at first, for what `AsyncioTasks` can do with and without.
+    """
+    return _OfAsyncio("locks", failures, make_chain_reader), _OfAsyncio("tasks", failures, make_chain_reader)
 
 
 class _OfAsyncio:
     """See `Instrument`."""
 
-    def __init__(self, what: str, failures: Failures | None) -> None:
-        self._what, self._failures = what, failures
+    def __init__(self, what: str, failures: Failures | None, make_chain_reader: Callable[[], ReadChain | None]) -> None:
+        self._what, self._failures, self._make_chain_reader = what, failures, make_chain_reader
         self._made: Instrument | None = None
         self._listeners: list[WaitListener] = []
         self._rates = (1, 1)
@@ -76,7 +86,7 @@ class _OfAsyncio:
         if self._what == "locks":
             self._made = AsyncioLocks(failures=self._failures)
         else:
-            self._made = AsyncioTasks(measuring=AsyncioLocks.MEASURING)
+            self._made = AsyncioTasks(measuring=AsyncioLocks.MEASURING, read_chain=self._make_chain_reader())
         self._made.set_wait_rates(*self._rates)
         for listener in self._listeners:
             self._made.attach(listener)

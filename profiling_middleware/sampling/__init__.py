@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -79,6 +80,13 @@ def make_step_hooks(settings: Settings) -> Any:
         from profiling_middleware.sampling import _native, specimens  # noqa: F401
 
     return _native
+
+
+def make_chain_reader(settings: Settings) -> Callable[[object], tuple[int, ...] | None] | None:
+    """The extension's function that tells where a coroutine waits; None where it is not to be had."""
+    hooks: Any = make_step_hooks(settings)
+    read: Callable[[object], tuple[int, ...] | None] | None = getattr(hooks, "suspended", None)
+    return read
 
 
 def make_engine(settings: Settings) -> Engine:

@@ -17,6 +17,7 @@
 #include "csrc/ring.h"
 #include "csrc/sampler.h"
 #include "csrc/steps.h"
+#include "csrc/suspended.h"
 #include "csrc/tasks.h"
 #include "csrc/threads.h"
 #include "csrc/walk.h"
@@ -350,6 +351,12 @@ static PyObject *task_name(PyObject *self, PyObject *id)
     return number == -1 && PyErr_Occurred() ? NULL : tasks_name(number);
 }
 
+static PyObject *suspended(PyObject *self, PyObject *step)
+{
+    (void)self;
+    return suspended_places(step);
+}
+
 static PyObject *watch(PyObject *self, PyObject *variable)
 {
     (void)self;
@@ -443,6 +450,7 @@ static PyMethodDef methods[] = {
     {"step_failures", step_failures, METH_NOARGS, NULL},
     {"task_ids", task_ids, METH_NOARGS, NULL},
     {"task_name", task_name, METH_O, NULL},
+    {"suspended", suspended, METH_O, NULL},
     {"watch", watch, METH_O, NULL},
     {"own_stack", own_stack, METH_NOARGS, NULL},
     {"own_stack_from_outside", own_stack_from_outside, METH_NOARGS, NULL},

@@ -156,6 +156,13 @@ def leave_steps() -> None:
 def step_failures() -> int:
     """How often what `observe_steps` was given has raised since the process started."""
 
+def suspended(step: object, /) -> tuple[int, ...] | None:
+    """Where a coroutine waits: the id of its code and its instruction, those of what it awaits before its own.
+
+    The same as `f_code` and `f_lasti` of its frames, without making objects of these. None where something in between
+    is neither a coroutine nor a generator of Python's own, for a chain that is very long, and for what does not wait.
+    """
+
 def watch(variable: ContextVar[object], /) -> None:
     """From now on samples carry the label that this variable has in the running context."""
 

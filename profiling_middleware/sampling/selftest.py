@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextvars
 import sys
+import types
 from collections.abc import Callable, Coroutine, Iterator
-from types import CodeType, FrameType, ModuleType
+from types import CodeType, FrameType, GeneratorType, ModuleType
+from typing import Any
 
 from profiling_middleware.stacks import MAX_DEPTH
 
@@ -30,6 +32,8 @@ def why_not_native(native: ModuleType) -> str | None:
         # A busy machine may interrupt a look, which is taken again: what is not understood is seen wrongly each time.
         if not any(shape(lambda: _is_seen(native)) for _ in range(_TRIES)):
             return f"{name} is not seen as it is on {sys.implementation.name} {sys.version.split()[0]}"
+    if not _waits_are_seen(native):
+        return "a coroutine that waits is not seen as it is"
     return None if contextvars.Context().run(_labels_are_seen, native) else "labels are not seen in contexts"
 
 
@@ -90,6 +94,30 @@ def _same(seen: list[tuple[CodeType | int, int]] | None, real: list[tuple[CodeTy
     if len(real) > MAX_DEPTH:
         return len(seen) == MAX_DEPTH + 1 and seen[:-1] == real[:MAX_DEPTH] and isinstance(seen[-1][0], int)
     return seen == real
+
+
+def _waits_are_seen(native: ModuleType) -> bool:
+    @types.coroutine
+    def leaf() -> Iterator[None]:
+        yield
+
+    async def inner() -> None:
+        await leaf()
+
+    async def outer() -> None:
+        await inner()
+
+    waiting = outer()
+    waiting.send(None)
+    real: list[int] = []
+    step: Any = waiting
+    frame: Any
+    while step is not None:
+        frame, step = (step.gi_frame, None) if isinstance(step, GeneratorType) else (step.cr_frame, step.cr_await)
+        real[:0] = id(frame.f_code), frame.f_lasti
+    seen = native.suspended(waiting)
+    waiting.close()
+    return bool(seen == tuple(real))
 
 
 def _labels_are_seen(native: ModuleType) -> bool:

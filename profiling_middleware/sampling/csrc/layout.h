@@ -92,6 +92,19 @@ ALWAYS_INLINE bool frame_is_entry(const Frame *frame)
  * leaves it for another one that it does not enter anew, or for good. */
 static inline bool frame_is_at_work(const Frame *frame) { return frame->stacktop < 0; }
 
+/* As `f_lasti` says it. */
+static inline int32_t frame_lasti(const Frame *frame)
+{
+    int last = _PyInterpreterFrame_LASTI((Frame *)frame);
+    return last < 0 ? -1 : last * (int)sizeof(_Py_CODEUNIT);
+}
+
+/* NULL when it runs, or is over. */
+static inline const Frame *suspended_frame(const PyGenObject *generator)
+{
+    return generator->gi_frame_state < FRAME_EXECUTING ? (const Frame *)generator->gi_iframe : NULL;
+}
+
 static inline int32_t instruction_offset(uintptr_t code, uintptr_t instruction)
 {
     intptr_t offset = (intptr_t)(instruction - (code + offsetof(PyCodeObject, co_code_adaptive)));

@@ -74,6 +74,72 @@ def test_tasks_are_read_while_nothing_is_collected(monkeypatch: pytest.MonkeyPat
     assert gc.get_threshold()[0] > 0
 
 
+class Chains:
+    """What the extension tells of coroutines, as Python sees it."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def read(self, step: Any) -> tuple[int, ...]:
+        self.asked += 1
+        frames = []
+        while hasattr(step, "cr_frame"):
+            frames.append(step.cr_frame)
+            step = step.cr_await
+        return tuple(number for frame in reversed(frames) for number in (id(frame.f_code), frame.f_lasti))
+
+
+async def waits_for(task: asyncio.Task[Any]) -> None:
+    await task
+
+
+def test_what_has_been_read_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is the same stack."""
+    read = each_walk_takes(0, monkeypatch)
+    chains, hears, counts = Chains(), Hears(20.0), list[int]()
+    instrument = AsyncioTasks(read_chain=chains.read)
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(sleeper()) for _ in range(3)]
+        tasks.append(asyncio.create_task(waits_for(tasks[0])))
+        await asyncio.sleep(0)
+        for _ in range(2):
+            instrument.look()
+            instrument.look()
+            counts.append(len(read))
+            read.clear()
+        for task in tasks:
+            task.cancel()
+
+    instrument.attach(hears)
+    asyncio.run(main())
+    instrument.close()
+    assert counts[0] > 0
+    assert counts[1] == 0
+    stacks = [one.stack for one in hears.heard]
+    assert len(stacks) == 2 * 4
+    assert len(set(map(id, stacks))) == len({stack.frames for stack in stacks}) == 3
+
+
+def test_what_waits_where_it_is_measured_is_never_told() -> None:
+    async def measured() -> None:
+        await asyncio.sleep(60)
+
+    hears, instrument = Hears(20.0), AsyncioTasks(measuring=measured.__code__, read_chain=Chains().read)
+
+    async def main() -> None:
+        task = asyncio.create_task(measured())
+        await asyncio.sleep(0)
+        for _ in range(4):
+            instrument.look()
+        task.cancel()
+
+    instrument.attach(hears)
+    asyncio.run(main())
+    instrument.close()
+    assert hears.heard == []
+
+
 def each_walk_takes(walk_ns: int, monkeypatch: pytest.MonkeyPatch) -> set[asyncio.Task[Any]]:
     """Of the thread's CPU time, which stands still otherwise. Returns the tasks that will have been walked."""
     now_ns, walked, read = 0, set[asyncio.Task[Any]](), asyncio_tasks.suspended_frames

@@ -43,6 +43,13 @@ class TruthfulStacks:
     def watch(self, variable: contextvars.ContextVar[Any]) -> None:
         self._watched = variable
 
+    def suspended(self, step: Any) -> tuple[int, ...] | None:
+        places: tuple[int, ...] = ()
+        while step is not None:
+            frame, step = (step.gi_frame, None) if hasattr(step, "gi_frame") else (step.cr_frame, step.cr_await)
+            places = (id(frame.f_code), frame.f_lasti, *places)
+        return places
+
     def own_label(self) -> object:
         assert self._watched is not None
         value = self._watched.get(None)
@@ -153,6 +160,16 @@ def test_a_stack_that_is_too_deep_has_to_say_so() -> None:
         return [*stack[:-1], stack[0]]
 
     assert ask(lies_at(SHAPES[-1], without_the_mark, outside=False)) == refusal(SHAPES[-1])
+
+
+@pytest.mark.parametrize("lie", [lambda places: None, lambda places: places[:-2], lambda places: places[::-1]])
+def test_a_coroutine_that_is_not_seen_waiting_where_it_does_is_a_reason(lie: Callable[[Any], Any]) -> None:
+    class Liar(TruthfulStacks):
+        def suspended(self, step: Any) -> tuple[int, ...] | None:
+            told: tuple[int, ...] | None = lie(super().suspended(step))
+            return told
+
+    assert ask(Liar()) == "a coroutine that waits is not seen as it is"
 
 
 @pytest.mark.parametrize("answer", [None, "another's"])
