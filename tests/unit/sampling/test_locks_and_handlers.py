@@ -9,6 +9,7 @@ from __future__ import annotations
 import _thread
 import gc
 import inspect
+import random
 import signal
 import sys
 import threading
@@ -429,10 +430,12 @@ def test_thousands_of_interrupts_at_random_leave_a_lock_free_and_exclusive(kind:
     for thread in threads:
         thread.start()
     give_up = time.monotonic() + DEADLINE
-    signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
     try:
-        while interrupts < 3_000 and time.monotonic() < give_up:
+        while (interrupts < 3_000 or rounds <= 100) and time.monotonic() < give_up:
             try:
+                # From before it has the lock to after it has gone, however fast the machine is; and again, if that
+                # has left it locked.
+                signal.setitimer(signal.ITIMER_REAL, 10 ** random.uniform(-5, -3), 0.05)
                 one()
                 rounds += 1
             except Interrupted:
@@ -441,7 +444,7 @@ def test_thousands_of_interrupts_at_random_leave_a_lock_free_and_exclusive(kind:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         stop.acquire()
-    assert interrupts == 3_000
+    assert interrupts >= 3_000
     for thread in threads:
         thread.join(DEADLINE)
         assert not thread.is_alive()
