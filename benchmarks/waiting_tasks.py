@@ -51,10 +51,8 @@ async def _measure(count: int, seconds: float) -> None:
         asyncio.create_task(waits[name](never)) for name, share in _SHARES.items() for _ in range(int(count * share))
     ]
     await asyncio.sleep(0.5)
-    instrument, collector = (
-        AsyncioTasks(read_chain=make_chain_reader(Settings())),
-        Collector(looks_a_second(seconds), EngineReport()),
-    )
+    instrument = AsyncioTasks(read_chain=make_chain_reader(Settings()))
+    collector = Collector(looks_a_second(seconds), EngineReport())
     off = await _delays(seconds)
     looker = Looker(instrument)
     instrument.attach(collector)

@@ -84,9 +84,8 @@ def make_step_hooks(settings: Settings) -> Any:
 
 def make_chain_reader(settings: Settings) -> Callable[[object], tuple[int, ...] | None] | None:
     """The extension's function that tells where a coroutine waits; None where it is not to be had."""
-    hooks: Any = make_step_hooks(settings)
-    read: Callable[[object], tuple[int, ...] | None] | None = getattr(hooks, "suspended", None)
-    return read
+    native = make_step_hooks(settings)
+    return native.suspended if native is not None else None
 
 
 def make_engine(settings: Settings) -> Engine:

@@ -31,7 +31,7 @@ LONG_TICKS = 4
 """What is long enough to matter is little, and each chunk has all names and tracks again."""
 LIGHT = 25_000
 """The weight of a batch that may still wait for more, a second long: 1 MB."""
-# What is written more slowly than it comes waits here, for so many seconds; then it is dropped and counted.
+# What is written more slowly than it comes waits here, so many chunks of it; then it is dropped and counted.
 QUEUED = 16
 MOST_WAITING = 150_000
 """The weight of all that waits, the first batch excepted: 6 MB."""

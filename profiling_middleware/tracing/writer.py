@@ -22,7 +22,7 @@ from profiling_middleware.tracing.states import ThreadStates
 
 # While Python encodes, nothing else of the service runs: let go of the GIL long before the switch interval would. Not
 # oftener than that, because each time costs both some dozens of microseconds.
-_WORK_SECONDS, _REST_SECONDS = 0.002, 0.001
+_WORK_SECONDS, _REST_SECONDS = 0.001, 0.001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
