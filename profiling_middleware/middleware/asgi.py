@@ -58,13 +58,14 @@ class ProfilingMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            passes = self._look_for not in scope["path"]
+            path = scope["path"]
+            passes = self._look_for not in path
         except (KeyError, TypeError):  # no path: a lifespan, or a mistake that is the application's to answer
-            passes = self._look_for is None or scope.get("type") != "lifespan"
+            path, passes = PREFIX, self._look_for is None or scope.get("type") != "lifespan"
         if passes:
             await self.app(scope, receive, send)
             return
-        if self._is_for_us(scope):
+        if (PREFIX in path or not self._started) and self._is_for_us(scope):
             await self._handle(scope, receive, send)
             return
         # A request that is labelled and traced, if it can be: whatever fails in that goes no further. Here and not in a

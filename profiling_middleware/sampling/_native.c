@@ -413,7 +413,7 @@ static PyObject *own_label(PyObject *self, PyObject *unused)
     (void)self, (void)unused;
     uintptr_t context = (uintptr_t)PyThreadState_Get()->context;
     struct label_ref inside = label_of_own(context), outside = label_of_other(context);
-    if (!inside.address || inside.address != outside.address || inside.number != outside.number)
+    if (!inside.number || inside.slot != outside.slot || inside.number != outside.number)
         Py_RETURN_NONE;
     struct label_parts parts = label_parts(inside);
     Py_XDECREF(parts.resolve);
@@ -482,6 +482,7 @@ static struct PyModuleDef definition = {
 /* In a child made by a fork that Python knows nothing of, too: no timer and no thread of ours exists there. */
 static void in_child(void)
 {
+    kernel_abandon();
     sampler_abandon();
     looker_abandon();
     threads_abandon();

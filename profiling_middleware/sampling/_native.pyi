@@ -89,21 +89,21 @@ def drain() -> tuple[
     list[tuple[int, ...]],
     list[tuple[str | int, str | None, int, int]],
     bool,
-    list[tuple[bool, int, int, int, float, float, Resolve | None, Any]],
+    list[Any],
     list[tuple[int, int, int, int, int, Resolve | None, Any]],
 ]:
     """What happened since the last call: samples, new stacks, new frames, whether all numbers begin anew; contentions;
     waits for locks one by one, as they ended, if that was asked for.
 
-    Samples are in one list, the fields of one behind those of the other: a tuple for each would wake the garbage
-    collector. A sample: time, the thread's key, its stack's number (-1: none), CPU time, time waited at the stack that
-    was looked at before, time waited at this one since, how much of both was for locks, why (`model.Reason`), and the
-    parts of its label or None. A stack: the numbers of its frames, leaf first. A frame: qualified name, file, line,
-    first line; for a special frame its number and None. A contention: whether it is a release, the thread's key, its
-    stack, a waiter's (-1: none), how many, their delay, the parts of its label or None. A wait: the thread's key, its
-    stack, the key of the thread whose release ended it (0: not known), when it ended on the monotonic clock, how long
-    it was, the parts of its label or None. If all numbers begin anew, those of contentions and waits are still the old
-    ones.
+    Samples are in one list, the fields of one behind those of the other, and contentions in another: a tuple for
+    each would wake the garbage collector. A sample: time, the thread's key, its stack's number (-1: none), CPU
+    time, time waited at the stack that was looked at before, time waited at this one since, how much of both was
+    for locks, why (`model.Reason`), and the parts of its label or None. A stack: the numbers of its frames, leaf
+    first. A frame: qualified name, file, line, first line; for a special frame its number and None. A contention:
+    whether it is a release, the thread's key, its stack, a waiter's (-1: none), how many, their delay, the parts of
+    its label or None. A wait: the thread's key, its stack, the key of the thread whose release ended it (0: not
+    known), when it ended on the monotonic clock, how long it was, the parts of its label or None. If all numbers
+    begin anew, those of contentions and waits are still the old ones.
     """
 
 def clear() -> None:

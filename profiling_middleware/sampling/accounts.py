@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from profiling_middleware.labels import Labels, Resolve
@@ -17,7 +18,8 @@ _MOST_GONE = 100
 # A request that no router has taken by then is one that none takes.
 _LABEL_WAIT_NS = 2_000_000_000
 _LATEST = 1 << 63
-_RAW_FIELDS, _AT_ONCE = 11, 50
+_RAW_FIELDS, _RAW_CONTENTION_FIELDS = 11, 8
+_AT_ONCE = 50
 
 _NO_STACK = -1
 _SPECIAL = {
@@ -35,6 +37,7 @@ RawSample = tuple[int, int, int, int, int, int, int, int, int, Resolve | None, o
 """What is given field by field."""
 RawFrame = tuple[str | int, str | None, int, int]
 RawContention = tuple[bool, int, int, int, float, float, Resolve | None, object]
+"""Likewise."""
 RawWait = tuple[int, int, int, int, int, Resolve | None, object]
 """All as `_native.drain()` returns them."""
 
@@ -142,9 +145,10 @@ class Accounts:
             known = []
         yield known
 
-    def contentions(self, raw: Iterable[RawContention]) -> list[Contention]:
-        """What was waited for locks, with the labels that are known by now."""
-        return [
+    def contentions(self, fields: Sequence[Any]) -> Iterator[list[Contention]]:
+        """What was waited for locks, with the labels that are known by now; some dozens at a time, as `samples`."""
+        raw: Iterator[RawContention] = zip(*[iter(fields)] * _RAW_CONTENTION_FIELDS, strict=True)
+        while some := [
             Contention(
                 self._threads.get(key, _ENDED_THREADS),
                 self._stack(number),
@@ -153,8 +157,9 @@ class Accounts:
                 delay_ns,
                 _labels_now(resolve, subject),
             )
-            for is_release, key, number, waiter, count, delay_ns, resolve, subject in raw
-        ]
+            for is_release, key, number, waiter, count, delay_ns, resolve, subject in islice(raw, _AT_ONCE)
+        ]:
+            yield some
 
     def lock_waits(self, raw: Iterable[RawWait]) -> list[Contention]:
         """Likewise what is told one by one."""
@@ -296,4 +301,9 @@ def _labels_of(work: _Work | None, *, final: bool) -> Labels:
 
 
 def _labels_now(resolve: Resolve | None, subject: object) -> Labels:
-    return _labels_of(_Work(resolve, subject) if resolve is not None else None, final=True)
+    if resolve is None:
+        return ()
+    try:
+        return resolve(subject) or ()
+    except Exception:
+        return ()  # as in _Work

@@ -257,14 +257,15 @@ class NativeEngine:
         """Hands out what there is; returns how many samples."""
         accounts = self._accounts
         ended = _native.ended_threads()  # before, so that all they have left is in what comes now
-        fields, stacks, frames, begins_anew, raw_contentions, raw_waits = _native.drain()
+        fields, stacks, frames, begins_anew, contention_fields, raw_waits = _native.drain()
         accounts.learn_threads(_native.new_threads())
         if not begins_anew:
             accounts.learn_stacks(stacks, frames, begins_anew=False)
-        contentions, waits = accounts.contentions(raw_contentions), accounts.lock_waits(raw_waits)
+        for contentions in accounts.contentions(contention_fields):
+            self._tell_contentions(contentions)
+        self._tell_waits(accounts.lock_waits(raw_waits))
         if begins_anew:  # what was waited has the old numbers
             accounts.learn_stacks(stacks, frames, begins_anew=True)
-        self._tell_waits(contentions, waits)
         count = 0
         for samples in accounts.samples(fields, final=final):
             count += len(samples)
@@ -273,10 +274,13 @@ class NativeEngine:
             accounts.forget_thread(key)
         return count
 
-    def _tell_waits(self, contentions: list[Contention], waits: list[Contention]) -> None:
+    def _tell_contentions(self, contentions: list[Contention]) -> None:
         for listener in self._listeners:
-            if contentions and listener.hears_waits:
+            if listener.hears_waits:
                 listener.receive_contentions(contentions)
+
+    def _tell_waits(self, waits: list[Contention]) -> None:
+        for listener in self._listeners:
             least = listener.wait_moments_ns
             told = [wait for wait in waits if wait.delay_ns >= least] if least else []
             if told:

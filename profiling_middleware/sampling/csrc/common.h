@@ -45,9 +45,10 @@ struct place {
     int32_t offset;
 };
 
-/* A label that was seen: where, and its number, which no other one ever has. 0 and 0 when there was none. */
+/* A label that was seen: its place among those that are alive, and its number, which no other one ever has and which is 0
+ * when there was none. */
 struct label_ref {
-    uintptr_t address;
+    uint32_t slot;
     uint64_t number;
 };
 

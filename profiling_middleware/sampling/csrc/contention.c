@@ -3,6 +3,7 @@
 #include "kernel.h"
 #include "labels.h"
 #include "layout.h"
+#include "lists.h"
 #include "looks.h"
 #include "table.h"
 #include "threads.h"
@@ -160,14 +161,15 @@ void contention_released_late(const struct release *release, uint64_t late)
 
 /* -- for Python ---------------------------------------------------------------------------------------------------- */
 
-static PyObject *sum_tuple(struct sum *sum)
+static PyObject *number_of(uint32_t stack) { return PyLong_FromLong(stack == NO_STACK ? -1L : (long)stack); }
+
+/* All fields, also after one that failed: the label's references are given away. */
+static int append_sum(PyObject *list, const struct sum *sum)
 {
-    PyObject *resolve = sum->label.resolve ? sum->label.resolve : Py_NewRef(Py_None);
-    PyObject *subject = sum->label.subject ? sum->label.subject : Py_NewRef(Py_None);
-    long stack = sum->stack == NO_STACK ? -1 : (long)sum->stack, waiter = sum->waiter == NO_STACK ? -1 : (long)sum->waiter;
-    /* "N" takes the reference. */
-    return Py_BuildValue("OIllddNN", sum->is_release ? Py_True : Py_False, sum->thread, stack, waiter, sum->count,
-                         sum->delay_ns, resolve, subject);
+    int failed = list_append(list, PyBool_FromLong(sum->is_release)) | list_append(list, PyLong_FromUnsignedLong(sum->thread));
+    failed |= list_append(list, number_of(sum->stack)) | list_append(list, number_of(sum->waiter));
+    failed |= list_append(list, PyFloat_FromDouble(sum->count)) | list_append(list, PyFloat_FromDouble(sum->delay_ns));
+    return failed | label_append(list, sum->label);
 }
 
 PyObject *contention_take(void)
@@ -184,13 +186,12 @@ PyObject *contention_take(void)
     if (count)
         memset(slots, 0, sizeof slots);
     sum_count = 0;
-    for (uint32_t number = 0; number < count; number++) {
-        PyObject *item = sum_tuple(&taken[number]);
-        if (list != NULL && (item == NULL || PyList_Append(list, item) != 0))
-            Py_CLEAR(list);
-        Py_XDECREF(item);
-    }
+    int failed = 0;
+    for (uint32_t number = 0; number < count; number++)
+        failed |= append_sum(list, &taken[number]);
     taking = false;
+    if (failed)
+        Py_CLEAR(list);
     return list;
 }
 

@@ -2,6 +2,7 @@
 #include "codes.h"
 #include "contention.h"
 #include "labels.h"
+#include "lists.h"
 #include "moments.h"
 #include "ring.h"
 #include "table.h"
@@ -93,25 +94,16 @@ static PyObject *frame_tuple(uint32_t number)
     return Py_BuildValue("OOii", code->name, code->file, (int)frame->line, code->first_line);
 }
 
-static int append(PyObject *list, PyObject *item)
-{
-    int failed = item == NULL ? -1 : PyList_Append(list, item);
-    Py_XDECREF(item);
-    return failed;
-}
-
 /* All fields, also after one that failed: the label's references are given away. */
 static int append_sample(PyObject *list, struct sample sample)
 {
     uint64_t times[] = {sample.cpu_ns, sample.waited_ns, sample.seen_ns, sample.locks_waited_ns, sample.locks_seen_ns};
-    int failed = append(list, PyLong_FromUnsignedLongLong(sample.time_ns)) | append(list, PyLong_FromUnsignedLong(sample.thread));
-    failed |= append(list, PyLong_FromLong(sample.stack == NO_STACK ? -1L : (long)sample.stack));
+    int failed = list_append(list, PyLong_FromUnsignedLongLong(sample.time_ns)) | list_append(list, PyLong_FromUnsignedLong(sample.thread));
+    failed |= list_append(list, PyLong_FromLong(sample.stack == NO_STACK ? -1L : (long)sample.stack));
     for (size_t place = 0; place < sizeof times / sizeof *times; place++)
-        failed |= append(list, PyLong_FromUnsignedLongLong(times[place]));
-    failed |= append(list, PyLong_FromUnsignedLong(sample.reason));
-    failed |= append(list, sample.label.resolve ? sample.label.resolve : Py_NewRef(Py_None));
-    failed |= append(list, sample.label.subject ? sample.label.subject : Py_NewRef(Py_None));
-    return failed;
+        failed |= list_append(list, PyLong_FromUnsignedLongLong(times[place]));
+    failed |= list_append(list, PyLong_FromUnsignedLong(sample.reason));
+    return failed | label_append(list, sample.label);
 }
 
 static void begin_anew(void)
@@ -157,9 +149,9 @@ PyObject *drain_take(void)
     if (taken == sample_count)
         taken = sample_count = 0;
     while (good && stacks_told < table_stack_count())
-        good = append(result[1], stack_tuple(stacks_told++)) == 0;
+        good = list_append(result[1], stack_tuple(stacks_told++)) == 0;
     while (good && frames_told < table_frame_count())
-        good = append(result[2], frame_tuple(frames_told++)) == 0;
+        good = list_append(result[2], frame_tuple(frames_told++)) == 0;
     if (!good) {
         for (int place = 0; place < 3; place++)
             Py_XDECREF(result[place]);

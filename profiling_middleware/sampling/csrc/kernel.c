@@ -16,6 +16,7 @@
 
 static bool by_process_vm;
 static int own_memory = -1;
+static pid_t process; /* to ask for it is one system call more for each that reads */
 
 pid_t kernel_gettid(void) { return (pid_t)syscall(SYS_gettid); }
 
@@ -32,6 +33,7 @@ int kernel_open(const char *path)
 bool kernel_init(void)
 {
     uint64_t here = 0x5eed, copy = 0;
+    process = getpid();
     by_process_vm = true;
     bool works = kernel_read((uintptr_t)&here, &copy, sizeof copy) && copy == here;
     if (!works) {
@@ -45,12 +47,21 @@ bool kernel_init(void)
            !kernel_readable(8, 8) && kernel_thread_cpu(kernel_gettid()) != 0;
 }
 
+void kernel_abandon(void)
+{
+    process = getpid();
+    if (own_memory < 0)
+        return;
+    close(own_memory); /* the parent's */
+    own_memory = kernel_open("/proc/self/mem");
+}
+
 bool kernel_read(uintptr_t address, void *into, size_t size)
 {
     if (!by_process_vm)
         return pread(own_memory, into, size, (off_t)address) == (ssize_t)size;
     struct iovec local = {into, size}, remote = {(void *)address, size};
-    return syscall(SYS_process_vm_readv, getpid(), &local, 1UL, &remote, 1UL, 0UL) == (long)size;
+    return syscall(SYS_process_vm_readv, process, &local, 1UL, &remote, 1UL, 0UL) == (long)size;
 }
 
 size_t kernel_read_some(uintptr_t address, void *into, size_t least, size_t most)
@@ -61,7 +72,7 @@ size_t kernel_read_some(uintptr_t address, void *into, size_t least, size_t most
     else {
         /* It stops at the first part that is not there. */
         struct iovec local = {into, most}, remote[] = {{(void *)address, least}, {(void *)(address + least), most - least}};
-        copied = syscall(SYS_process_vm_readv, getpid(), &local, 1UL, remote, 2UL, 0UL);
+        copied = syscall(SYS_process_vm_readv, process, &local, 1UL, remote, 2UL, 0UL);
     }
     return copied >= (long)least ? (size_t)copied : 0;
 }
@@ -78,7 +89,7 @@ bool kernel_read_parts(const struct part *parts, unsigned count)
         remote[number] = (struct iovec){(void *)part->address, part->size};
         size += (long)part->size;
     }
-    return !by_process_vm || syscall(SYS_process_vm_readv, getpid(), local, (unsigned long)count, remote, (unsigned long)count, 0UL) == size;
+    return !by_process_vm || syscall(SYS_process_vm_readv, process, local, (unsigned long)count, remote, (unsigned long)count, 0UL) == size;
 }
 
 static bool word_readable(uintptr_t address)

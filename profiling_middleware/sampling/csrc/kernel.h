@@ -8,6 +8,8 @@
 
 /* Finds out how memory can be read here. False when it cannot be: then there is no native engine. */
 bool kernel_init(void);
+/* In a forked child: from now on its own memory is read. */
+void kernel_abandon(void);
 
 /* A descriptor to read the file with, -1 on failure; never 0, 1 or 2: see descriptors.py. */
 int kernel_open(const char *path);

@@ -2,8 +2,10 @@
 #include "codes.h"
 #include "kernel.h"
 #include "layout.h"
+#include "lists.h"
 #include "ring.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* A context's variables lie in a hash array mapped trie; its nodes are CPython's own (Python/hamt.c). */
@@ -30,13 +32,54 @@ struct label {
     PyObject_HEAD
     struct label_parts parts;
     uint64_t number; /* 0 once it is freed: then it is not taken for alive in memory that looks as if it were */
+    uint32_t slot;
     bool sampled;
 };
+
+/* Each label that has not been freed, in its slot: what was read of one is found again without asking the system whether
+ * its memory is still there, which costs a microsecond or two. With the GIL. */
+#define NO_SLOT UINT32_MAX
+struct slot {
+    struct label *label; /* NULL in a free one */
+    uint32_t next_free;
+};
+static struct slot *slots;
+static uint32_t slot_count, first_free = NO_SLOT;
 
 static void (*on_free)(uintptr_t label);
 static uintptr_t bitmap_type, array_type, watched;
 static uint32_t watched_hash;
 static uint64_t labels_made;
+
+static bool more_slots(void)
+{
+    uint32_t count = slot_count ? 2 * slot_count : 64;
+    struct slot *grown = count < NO_SLOT ? realloc(slots, count * sizeof *slots) : NULL;
+    if (grown == NULL)
+        return false;
+    slots = grown;
+    for (; slot_count < count; slot_count++) {
+        slots[slot_count] = (struct slot){NULL, first_free};
+        first_free = slot_count;
+    }
+    return true;
+}
+
+static bool take_slot(struct label *label)
+{
+    if (first_free == NO_SLOT && !more_slots())
+        return false;
+    label->slot = first_free;
+    first_free = slots[label->slot].next_free;
+    slots[label->slot].label = label;
+    return true;
+}
+
+static void give_back_slot(const struct label *label)
+{
+    slots[label->slot] = (struct slot){NULL, first_free};
+    first_free = label->slot;
+}
 
 static PyObject *label_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
@@ -48,12 +91,17 @@ static PyObject *label_new(PyTypeObject *type, PyObject *arguments, PyObject *ke
     if (!PyArg_ParseTuple(arguments, "OO:Label", &parts.resolve, &parts.subject))
         return NULL;
     struct label *self = (struct label *)type->tp_alloc(type, 0);
-    if (self != NULL) {
-        Py_INCREF(parts.resolve);
-        Py_INCREF(parts.subject);
-        self->parts = parts;
-        self->number = ++labels_made;
+    if (self == NULL)
+        return NULL;
+    if (!take_slot(self)) {
+        PyObject_GC_UnTrack(self);
+        Py_TYPE(self)->tp_free(self);
+        return PyErr_NoMemory();
     }
+    Py_INCREF(parts.resolve);
+    Py_INCREF(parts.subject);
+    self->parts = parts;
+    self->number = ++labels_made;
     return (PyObject *)self;
 }
 
@@ -77,6 +125,7 @@ static void label_dealloc(PyObject *self)
     /* Its own thread may have noted it, or another one read it: what is in the ring is resolved while it is here. */
     if (((struct label *)self)->sampled || !ring_empty())
         on_free((uintptr_t)self);
+    give_back_slot((struct label *)self);
     *(volatile uint64_t *)&((struct label *)self)->number = 0; /* volatile: it is read after the memory has been freed */
     label_clear(self);
     Py_TYPE(self)->tp_free(self);
@@ -223,30 +272,31 @@ struct label_ref label_of_own(uintptr_t context)
     if (label == NULL || Py_TYPE((PyObject *)label) != &Label_Type)
         return (struct label_ref){0, 0};
     label->sampled = true;
-    return (struct label_ref){(uintptr_t)label, label->number};
-}
-
-/* What lies at an address that was a label's once. */
-static bool read_label(uintptr_t address, struct label *into)
-{
-    return address && kernel_read(address, into, sizeof *into) && Py_TYPE((PyObject *)into) == &Label_Type && into->number != 0;
+    return (struct label_ref){label->slot, label->number};
 }
 
 struct label_ref label_of_other(uintptr_t context)
 {
     struct label label;
     uintptr_t address = find(kernel_read_some, context);
-    if (!read_label(address, &label))
+    if (!address || !kernel_read(address, &label, sizeof label) || Py_TYPE((PyObject *)&label) != &Label_Type || label.number == 0)
         return (struct label_ref){0, 0};
-    return (struct label_ref){address, label.number};
+    return (struct label_ref){label.slot, label.number};
+}
+
+int label_append(PyObject *list, struct label_parts label)
+{
+    int failed = list_append(list, label.resolve ? label.resolve : Py_NewRef(Py_None));
+    return failed | list_append(list, label.subject ? label.subject : Py_NewRef(Py_None));
 }
 
 struct label_parts label_parts(struct label_ref ref)
 {
-    struct label label;
-    if (!read_label(ref.address, &label) || label.number != ref.number)
+    const struct label *label = ref.number && ref.slot < slot_count ? slots[ref.slot].label : NULL;
+    /* It may have been freed since, and another one have its slot; or it was read while it was. */
+    if (label == NULL || label->number != ref.number)
         return (struct label_parts){NULL, NULL};
-    Py_XINCREF(label.parts.resolve);
-    Py_XINCREF(label.parts.subject);
-    return label.parts;
+    Py_XINCREF(label->parts.resolve);
+    Py_XINCREF(label->parts.subject);
+    return label->parts;
 }

@@ -24,5 +24,7 @@ struct label_parts {
 
 /* New references to what a label is made of; NULL and NULL when it has been freed. With the GIL. */
 struct label_parts label_parts(struct label_ref label);
+/* As list_append(): these references, or None twice. */
+int label_append(PyObject *list, struct label_parts label);
 
 #endif

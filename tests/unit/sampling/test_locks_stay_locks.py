@@ -46,7 +46,8 @@ class Native:
         self._native.leave_locks()
 
     def waits(self) -> float:
-        return float(sum(times for is_release, _, _, _, times, *_ in self._native.drain()[4] if not is_release))
+        fields = self._native.drain()[4]
+        return float(sum(times for is_release, times in zip(fields[::8], fields[4::8], strict=True) if not is_release))
 
     def close(self) -> None:
         self.leave()

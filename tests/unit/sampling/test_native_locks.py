@@ -32,7 +32,12 @@ def native(need_native: Callable[[], None]) -> Iterator[Any]:
 
 def waits(native: Any) -> float:
     """How many waits were recorded since this was asked last."""
-    return float(sum(times for is_release, _, _, _, times, _, _, _ in native.drain()[4] if not is_release))
+    return float(sum(times for is_release, _, _, _, times, _, _, _ in contentions(native) if not is_release))
+
+
+def contentions(native: Any) -> list[tuple[Any, ...]]:
+    """The fields of each that was recorded since this was asked last."""
+    return list(zip(*[iter(native.drain()[4])] * 8, strict=True))
 
 
 def test_a_method_that_was_taken_earlier_is_observed(native: Any) -> None:
@@ -77,7 +82,7 @@ if child == 0:
     lock.acquire()
     assert lock.acquire(timeout=0.05) is False
     lock.release()
-    found = _native.drain()[4]
+    found = list(zip(*[iter(_native.drain()[4])] * 8))
     waits = [(times, delay) for is_release, _, _, _, times, delay, _, _ in found if not is_release]
     assert len(waits) == 1 and 40e6 < waits[0][1] < 1e9, found
     assert not [one for one in found if one[0]], found
@@ -129,7 +134,7 @@ def test_waits_for_locks_that_want_the_same_place_are_told_apart(native: Any) ->
         for lock in crowded:
             lock.release()
         native.discover(0)
-        found = native.drain()[4]
+        found = contentions(native)
         alone = [delay for is_release, _, _, _, times, delay, _, _ in found if not is_release and delay > 1e6]
         ended = [delay for is_release, _, _, _, times, delay, _, _ in found if is_release and delay > 1e6]
         assert sum(alone) == pytest.approx(sum(waited.values()), rel=0.05)
@@ -149,7 +154,7 @@ def test_what_was_summed_is_bounded(native: Any) -> None:
         )
     lock.release()
 
-    recorded = native.drain()[4]
+    recorded = contentions(native)
     assert len(recorded) <= 3_073
     assert native.contention_totals()[2] > before
     assert sum(times for is_release, _, _, _, times, _, _, _ in recorded if not is_release) >= 4_900
