@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
 
+from profiling_middleware.model import Label
+
 
 class RequestEvent(NamedTuple):
     """One request or websocket, told when it has ended."""
@@ -19,11 +21,23 @@ class RequestEvent(NamedTuple):
     """When the first part of the body was handed to the server; 0 when there was none."""
     ended_ns: int
     """0 when it goes on."""
-    method: str
-    endpoint: str
-    """The route's template, or what is known instead; never the path, which may hold anything."""
+    labels: tuple[Label, ...]
+    """Those of its samples, as far as they are known."""
     status: int
     """0 when it was given none."""
+
+    @property
+    def method(self) -> str:
+        """Empty when it is not known."""
+        return self._label("method")
+
+    @property
+    def endpoint(self) -> str:
+        """The route's template, or what is known instead; never the path, which may hold anything."""
+        return self._label("endpoint") or "<no route>"
+
+    def _label(self, key: str) -> str:
+        return next((str(label.value) for label in self.labels if label.key == key), "")
 
 
 class StepEvent(NamedTuple):

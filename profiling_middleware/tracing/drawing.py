@@ -152,7 +152,8 @@ class Drawing:
 
 
 def _request(event: RequestEvent) -> tuple[Slice, ...]:
-    row, number, began_ns, first_byte_ns, ended_ns, method, endpoint, status = event
+    row, number, began_ns, first_byte_ns, ended_ns, _, status = event
+    method, endpoint = event.method, event.endpoint
     track = ("request", row)
     arguments: Arguments = (("route", endpoint), ("status", status))
     if method:

@@ -90,26 +90,11 @@ class RequestSpan:
 
     def event(self, ended_ns: int) -> RequestEvent:
         """What there is to be told; `ended_ns` is 0 for a request that goes on."""
-        method, endpoint = self.names()
-        return RequestEvent(
-            self.row, self.number, self.began_ns, self.first_byte_ns, ended_ns, method, endpoint, self.status
-        )
-
-    def names(self) -> tuple[str, str]:
-        """Method and endpoint, as far as they are known now."""
-        method = endpoint = ""
-        for label in self._resolved():
-            if label.key == "endpoint":
-                endpoint = str(label.value)
-            elif label.key == "method":
-                method = str(label.value)
-        return method, endpoint or "<no route>"
-
-    def _resolved(self) -> tuple[Label, ...]:
         try:
-            return self._resolve(self._subject) or ()
+            labels = self._resolve(self._subject) or ()
         except Exception:
-            return ()  # an application's own routes are asked: what they do ends no trace
+            labels = ()  # an application's own routes are asked: what they do ends no trace
+        return RequestEvent(self.row, self.number, self.began_ns, self.first_byte_ns, ended_ns, labels, self.status)
 
 
 class RequestSpans:

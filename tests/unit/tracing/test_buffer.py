@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 from tracing_kit import taken
 
+from profiling_middleware.model import Label
 from profiling_middleware.trace_events import (
     EVENT_TYPES,
     AwaitEvent,
@@ -34,7 +35,7 @@ from profiling_middleware.tracing.buffer import (
 )
 
 EVENTS: list[tuple[int, TraceEvent]] = [
-    (REQUEST, RequestEvent(0, 1, 100, 0, 200, "GET", "/a", 200)),
+    (REQUEST, RequestEvent(0, 1, 100, 0, 200, (Label("endpoint", "/a"),), 200)),
     (STEP, StepEvent(7, 100, 200, "main", "Task-1", 1, 0, (3, 4))),
     (TASK, TaskEvent(0, 100, 200, "Task-1", "main", 1)),
     (AWAIT, AwaitEvent(0, 100, 200, "sleep")),

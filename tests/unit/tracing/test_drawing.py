@@ -8,7 +8,7 @@ import pytest
 from tracing_kit import MS, WORKER, sample, stack, wait
 
 from profiling_middleware.encoders.trace_items import Count, Instant, Slice, StackSample
-from profiling_middleware.model import Frame, Reason, Stack, Thread
+from profiling_middleware.model import Frame, Label, Reason, Stack, Thread
 from profiling_middleware.trace_events import (
     AwaitEvent,
     CollectionEvent,
@@ -54,7 +54,8 @@ def arguments(item: Slice | Instant) -> dict[str, Any]:
 
 
 def request(**changes: Any) -> RequestEvent:
-    event = RequestEvent(3, 7, NOW, NOW + 5 * MS, NOW + 5 * MS + 10, "GET", "/orders/{id}", 200)
+    labels = Label("endpoint", "/orders/{id}"), Label("method", "GET")
+    event = RequestEvent(3, 7, NOW, NOW + 5 * MS, NOW + 5 * MS + 10, labels, 200)
     return event._replace(**changes)
 
 
@@ -66,7 +67,7 @@ def test_a_request_is_drawn_in_its_row(drawing: Drawing) -> None:
 
 
 def test_what_is_not_known_of_a_request_is_left_out(drawing: Drawing) -> None:
-    (item,) = drawn(drawing, request(method="", endpoint="<no route>", first_byte_ns=0, status=0))
+    (item,) = drawn(drawing, request(labels=(), first_byte_ns=0, status=0))
     assert item.name == "<no route>"
     assert arguments(item) == {"route": "<no route>", "status": 0}
 

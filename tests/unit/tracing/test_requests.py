@@ -168,9 +168,9 @@ def test_a_request_is_called_what_is_known_when_it_ends(
 def test_the_route_is_asked_for_when_the_request_has_been_routed(spans: RequestSpans, buffer: TraceBuffer) -> None:
     subject: dict[str, str] = {}
     span = spans.begin(routed, subject)
-    assert span.event(0)[-3:-1] == ("", "<no route>")
+    assert span.event(0).endpoint == "<no route>"
     subject |= ORDERS
-    assert span.event(0)[-3:-1] == ("GET", "/orders/{id}")
+    assert span.event(0).endpoint == "/orders/{id}"
     spans.end(span)
     assert taken(buffer)[0].endpoint == "/orders/{id}"
 

@@ -14,7 +14,7 @@ from trace_kit.trace_processor import PROBLEMS, Row, TraceProcessor
 from tracing_kit import MS, SECOND, WORKER, Chunks, routed, sample, stack, wait
 
 from profiling_middleware.encoders.packets import PythonPackets, new_packets
-from profiling_middleware.model import Contention, Reason, Sample
+from profiling_middleware.model import Contention, Label, Reason, Sample
 from profiling_middleware.trace_events import AwaitEvent, TaskEvent
 from profiling_middleware.tracing.buffer import (
     AWAIT,
@@ -80,7 +80,8 @@ def step(began: int, ended: int, name: str = "serve") -> tuple[Any, ...]:
 
 
 def request(began: int, ended: int) -> tuple[Any, ...]:
-    return REQUEST, 0, 1, NOW + began, 0, NOW + ended, "GET", "/orders", 200
+    labels = Label("endpoint", "/orders"), Label("method", "GET")
+    return REQUEST, 0, 1, NOW + began, 0, NOW + ended, labels, 200
 
 
 class Reader:
