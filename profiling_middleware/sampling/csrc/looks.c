@@ -12,8 +12,9 @@
 #include <string.h>
 #include <unistd.h>
 
-/* CPU time that may go unnoticed between two looks: less than the cheapest wake-up of a thread. */
-#define SLACK_NS 20000
+/* CPU time that may go unnoticed between two looks: less than the cheapest wake-up of a thread, which is some 2.5 µs from one
+ * wait of Python's to the next. More than the clocks disagree while nobody runs. */
+#define SLACK_NS 1000
 /* A thread that has not run for so long is asked for its clock only when the process ran more than the others did. */
 #define HOT_NS 1000000000ull
 /* CPU time may wait so many looks for a stack that is surely working. */

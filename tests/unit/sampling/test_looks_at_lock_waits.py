@@ -74,7 +74,7 @@ def line_of(function: Callable[..., object], text: str) -> int:
 def is_where_it_waited(heard: Heard, waiter: Waiter) -> None:
     mine = [sample for sample in heard.samples if sample.thread.name == "waiter"]
     waiting = [sample for sample in mine if sample.stack.frames[0].function.endswith("Waiter.waits")]
-    assert sum(sample.wall_ns for sample in waiting) == pytest.approx(waiter.waited_ns, abs=LEEWAY_NS)
+    assert sum(sample.wall_ns for sample in waiting) == pytest.approx(waiter.waited_ns, abs=LEEWAY_NS), mine
     assert {sample.stack.frames[0].line for sample in waiting if sample.wall_ns > LONG_NS} == {
         line_of(Waiter.waits, "with self.lock")
     }
