@@ -40,8 +40,9 @@ struct release {
 struct release contention_released(uint64_t waited_ns, struct known_at at);
 void contention_released_late(const struct release *release, uint64_t late_ns);
 
-/* What was summed since the last call, the fields of one behind those of the other: whether it is a release, the thread's key, its stack, a waiter's stack
- * (-1: none), contentions, nanoseconds, and the parts of its label or None. NULL with an exception. */
+/* What was summed since the last call, the fields of one behind those of the other: whether it is a release, the thread's
+ * key, its stack, a waiter's stack (-1: none), contentions, nanoseconds, and the parts of its label or None. NULL with an
+ * exception. */
 PyObject *contention_take(void);
 /* Whether all sums have been taken: the numbers of stacks in them would be another table's. */
 bool contention_taken(void);

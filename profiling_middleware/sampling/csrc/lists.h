@@ -1,3 +1,4 @@
+/* What goes to Python goes in lists. */
 #ifndef PROFILING_LISTS_H
 #define PROFILING_LISTS_H
 
