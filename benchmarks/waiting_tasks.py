@@ -51,7 +51,7 @@ async def _measure(count: int, seconds: float) -> None:
         asyncio.create_task(waits[name](never)) for name, share in _SHARES.items() for _ in range(int(count * share))
     ]
     await asyncio.sleep(0.5)
-    instrument = AsyncioTasks(read_chain=make_chain_reader(Settings()))
+    instrument = AsyncioTasks(reader=make_chain_reader(Settings()))
     collector = Collector(looks_a_second(seconds), EngineReport())
     off = await _delays(seconds)
     looker = Looker(instrument)

@@ -19,11 +19,11 @@ from profiling_middleware.contentions import ContentionEvents
 from profiling_middleware.coroutine_functions import marked_as_coroutine_function
 from profiling_middleware.failures import Failures
 from profiling_middleware.instruments import WaitListener
-from profiling_middleware.instruments.chains import parents, running_frames, suspended_frames
+from profiling_middleware.instruments.chains import ChainReader, parents
 from profiling_middleware.instruments.operations import Ending, Operation, endings, operations
+from profiling_middleware.instruments.wait_stacks import WaitStacks
 from profiling_middleware.labels import CURRENT
-from profiling_middleware.model import Contention, Stack, Thread
-from profiling_middleware.stacks import StackTable
+from profiling_middleware.model import Contention, Thread
 from profiling_middleware.waiters import WaitTable
 
 # What waits this short did not wait: the original only went round once more.
@@ -41,13 +41,19 @@ Whose is a number: a task that nobody holds is collected while it waits, as with
 class AsyncioLocks:
     """See `instruments.Instrument`."""
 
-    def __init__(self, events: ContentionEvents | None = None, failures: Failures | None = None) -> None:
+    def __init__(
+        self,
+        events: ContentionEvents | None = None,
+        failures: Failures | None = None,
+        reader: ChainReader | None = None,
+    ) -> None:
+        """With a `reader` stacks that have been seen before need not be read frame by frame."""
         self._listeners: list[WaitListener] = []
         self._replaced: list[tuple[type, str, Any, Any]] = []
         self._table = WaitTable()
         self._nested: dict[int, int] = {}
         """By id of a task that waits for a condition: what it has waited meanwhile for the condition's lock."""
-        self._stacks = StackTable()
+        self._stacks = WaitStacks(reader)
         self._events = events or ContentionEvents()
         self._failures = failures or Failures()
 
@@ -70,7 +76,7 @@ class AsyncioLocks:
             self._listeners.remove(listener)
             if not self._listeners:
                 self._put_back()
-                self._stacks = StackTable()  # it keeps code alive
+                self._stacks.clear()
 
     def flush(self) -> None:
         contentions = self._events.fetch()
@@ -83,8 +89,7 @@ class AsyncioLocks:
             return None
         self.flush()
         self._replace()
-        if self._stacks.is_full:
-            self._stacks = StackTable()  # a loop that uses the old one at this moment goes on with it
+        self._stacks.make_room()
         return _LOOK_SECONDS
 
     def set_wait_rates(self, block_rate_ns: int, mutex_fraction: int) -> None:
@@ -116,7 +121,7 @@ class AsyncioLocks:
 
     def _begun(self, key: tuple[int, str], frame: Any) -> _Wait:
         task, began = id(asyncio.current_task()), time.monotonic_ns()
-        self._table.begin(key, self._waiter(frame), began)
+        self._table.begin(key, self._stacks.leaf(frame), began)
         outer = self._nested.get(task)
         self._nested[task] = 0
         return key, task, began, outer
@@ -138,16 +143,14 @@ class AsyncioLocks:
         chosen = self._events.choose_wait(waited)
         if chosen is None:
             return
-        frames = running_frames(frame)
         # Who is collected while it waits ends in whatever runs, or outside of all loops.
         current = asyncio.current_task() if asyncio._get_running_loop() is not None else None
         task = current if id(current) == waiter else None
-        for parent in parents(task) if task is not None else ():
-            frames += suspended_frames(parent)
+        stack = self._stacks.of_task(frame, tuple(parents(task)) if task is not None else ())
         count, delay_ns = chosen
         # One that stands for others, too, is longer than it was.
         time_ns = now if count == 1 else 0
-        wait = Contention(_this_thread(), self._stacks.of(frames), None, count, delay_ns, time_ns=time_ns)
+        wait = Contention(_this_thread(), stack, None, count, delay_ns, time_ns=time_ns)
         self._events.note(wait, CURRENT.get(None))
 
     def _note_release(self, key: tuple[int, str], frame: Any) -> None:
@@ -155,13 +158,10 @@ class AsyncioLocks:
         fraction = self._events.choose_release() if waited else 0.0
         if waiter is None or not fraction:
             return
-        stack = self._stacks.take(frame) or self._stacks.of(())
+        stack = self._stacks.of_thread(frame)
         release = Contention(_this_thread(), stack, waiter, fraction, fraction * waited)
         self._events.note(release, CURRENT.get(None))
         self._table.released(key, release)
-
-    def _waiter(self, frame: Any) -> Stack:
-        return self._stacks.of(running_frames(frame, most=1))
 
     MEASURING = _measured.__code__
     """Who has this on its stack is measured here."""

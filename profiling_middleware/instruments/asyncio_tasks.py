@@ -13,14 +13,14 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from types import CodeType
 from typing import Any
 
 from profiling_middleware.instruments import WaitListener
-from profiling_middleware.instruments.chains import parents, suspended_frames
+from profiling_middleware.instruments.chains import ChainReader, parents, suspended_frames
 from profiling_middleware.instruments.task_sets import task_sets
 from profiling_middleware.model import Contention, Reason, Stack, Thread
 from profiling_middleware.stacks import StackTable, reading_others
@@ -41,8 +41,6 @@ _COST_WEIGHT = 0.1
 _PATIENCE_SECONDS = 0.03
 _LONGEST_ELAPSED_NS = 1_000_000_000
 
-ReadChain = Callable[[object], tuple[int, ...] | None]
-
 
 @dataclass(slots=True)
 class _Loop:
@@ -62,12 +60,12 @@ class _Loop:
 class AsyncioTasks:
     """See `instruments.Instrument`."""
 
-    def __init__(self, *, measuring: CodeType | None = None, read_chain: ReadChain | None = None) -> None:
+    def __init__(self, *, measuring: CodeType | None = None, reader: ChainReader | None = None) -> None:
         """A task with `measuring` on its stack waits where somebody else measures it.
 
-        `read_chain` is the extension's `suspended`: what has been seen before need not be read frame by frame.
+        With a `reader` what has been seen before need not be read frame by frame.
         """
-        self._measuring, self._read_chain = measuring, read_chain
+        self._measuring, self._reader = measuring, reader
         self._listeners: list[WaitListener] = []
         self._loops: dict[int, _Loop] = {}
         self._stacks = StackTable()
@@ -178,11 +176,11 @@ class AsyncioTasks:
 
     def _known(self, chain: Sequence[asyncio.Task[Any]]) -> Stack | None:
         """Its stack, if it is one of those that have been read; none of them waits where somebody else measures it."""
-        if self._read_chain is None:
+        if self._reader is None:
             return None
         position: tuple[int, ...] = ()
         for task in chain:
-            part = self._read_chain(task.get_coro())
+            part = self._reader.suspended(task.get_coro())
             if part is None:
                 return None
             position += part

@@ -7,11 +7,19 @@ import gc
 import inspect
 from collections.abc import Iterator
 from types import CellType, CoroutineType, FrameType
-from typing import Any
+from typing import Any, Protocol
 
 _DEEPEST = 128
 _MOST_PARENTS = 16
 _SUSPENDABLE = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
+
+
+class ChainReader(Protocol):
+    """The extension's, see `sampling/_native.pyi`: ids of code and instructions, without objects of frames."""
+
+    def suspended(self, step: object, /) -> tuple[int, ...] | None: ...
+
+    def running(self, leaf: FrameType, of_task: bool, /) -> tuple[int, ...] | None: ...
 
 
 def suspended_frames(task: asyncio.Task[Any]) -> list[FrameType]:

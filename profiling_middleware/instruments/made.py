@@ -11,17 +11,17 @@ from profiling_middleware.instruments import Instrument, WaitListener
 from profiling_middleware.process import THIS_PROCESS
 
 if TYPE_CHECKING:
-    from profiling_middleware.instruments.asyncio_tasks import ReadChain
+    from profiling_middleware.instruments.chains import ChainReader
 
 _LOOK_SECONDS = 0.5
 
 
 def make_instruments(
-    failures: Failures | None = None, make_chain_reader: Callable[[], ReadChain | None] = lambda: None
+    failures: Failures | None = None, make_chain_reader: Callable[[], ChainReader | None] = lambda: None
 ) -> tuple[Instrument, ...]:
     """New ones, at rest. `failures` is told what fails in the service's own threads.
 
-    `make_chain_reader` is asked, when tasks are looked at first, for what `AsyncioTasks` can do with and without.
+    `make_chain_reader` is asked, when they are needed first, for what both can do with and without.
     """
     return _OfAsyncio("locks", failures, make_chain_reader), _OfAsyncio("tasks", failures, make_chain_reader)
 
@@ -29,7 +29,9 @@ def make_instruments(
 class _OfAsyncio:
     """See `Instrument`."""
 
-    def __init__(self, what: str, failures: Failures | None, make_chain_reader: Callable[[], ReadChain | None]) -> None:
+    def __init__(
+        self, what: str, failures: Failures | None, make_chain_reader: Callable[[], ChainReader | None]
+    ) -> None:
         self._what, self._failures, self._make_chain_reader = what, failures, make_chain_reader
         self._made: Instrument | None = None
         self._listeners: list[WaitListener] = []
@@ -83,10 +85,11 @@ class _OfAsyncio:
         with THIS_PROCESS.imports.underway():
             from profiling_middleware.instruments.asyncio_locks import AsyncioLocks
             from profiling_middleware.instruments.asyncio_tasks import AsyncioTasks
+        reader = self._make_chain_reader()
         if self._what == "locks":
-            self._made = AsyncioLocks(failures=self._failures)
+            self._made = AsyncioLocks(failures=self._failures, reader=reader)
         else:
-            self._made = AsyncioTasks(measuring=AsyncioLocks.MEASURING, read_chain=self._make_chain_reader())
+            self._made = AsyncioTasks(measuring=AsyncioLocks.MEASURING, reader=reader)
         self._made.set_wait_rates(*self._rates)
         for listener in self._listeners:
             self._made.attach(listener)

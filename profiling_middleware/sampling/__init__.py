@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -82,10 +81,9 @@ def make_step_hooks(settings: Settings) -> Any:
     return _native
 
 
-def make_chain_reader(settings: Settings) -> Callable[[object], tuple[int, ...] | None] | None:
-    """The extension's function that tells where a coroutine waits; None where it is not to be had."""
-    native = make_step_hooks(settings)
-    return native.suspended if native is not None else None
+def make_chain_reader(settings: Settings) -> Any:
+    """The extension, which tells where coroutines wait and who calls; None where it is not to be had."""
+    return make_step_hooks(settings)
 
 
 def make_engine(settings: Settings) -> Engine:

@@ -357,6 +357,14 @@ static PyObject *suspended(PyObject *self, PyObject *step)
     return suspended_places(step);
 }
 
+static PyObject *running(PyObject *self, PyObject *arguments)
+{
+    (void)self;
+    PyObject *leaf;
+    int of_task;
+    return PyArg_ParseTuple(arguments, "Op:running", &leaf, &of_task) ? running_places(leaf, of_task) : NULL;
+}
+
 static PyObject *watch(PyObject *self, PyObject *variable)
 {
     (void)self;
@@ -451,6 +459,7 @@ static PyMethodDef methods[] = {
     {"task_ids", task_ids, METH_NOARGS, NULL},
     {"task_name", task_name, METH_O, NULL},
     {"suspended", suspended, METH_O, NULL},
+    {"running", running, METH_VARARGS, NULL},
     {"watch", watch, METH_O, NULL},
     {"own_stack", own_stack, METH_NOARGS, NULL},
     {"own_stack_from_outside", own_stack_from_outside, METH_NOARGS, NULL},

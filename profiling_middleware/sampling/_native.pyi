@@ -3,7 +3,7 @@
 from asyncio import Future, Task
 from collections.abc import Callable
 from contextvars import ContextVar
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any, final
 
 from profiling_middleware.labels import Labels, Resolve
@@ -161,6 +161,12 @@ def suspended(step: object, /) -> tuple[int, ...] | None:
 
     The same as `f_code` and `f_lasti` of its frames, without making objects of these. None where something in between
     is neither a coroutine nor a generator of Python's own, for a chain that is very long, and for what does not wait.
+    """
+
+def running(leaf: FrameType, of_task: bool, /) -> tuple[int, ...] | None:
+    """Likewise of the calling thread, `leaf` first, a frame of it that runs.
+
+    With `of_task` as far as coroutines and generators call each other: where its task would wait if it did now.
     """
 
 def watch(variable: ContextVar[object], /) -> None:

@@ -34,6 +34,8 @@ def why_not_native(native: ModuleType) -> str | None:
             return f"{name} is not seen as it is on {sys.implementation.name} {sys.version.split()[0]}"
     if not _waits_are_seen(native):
         return "a coroutine that waits is not seen as it is"
+    if not _calls_are_seen(native):
+        return "who calls is not seen as it is"
     return None if contextvars.Context().run(_labels_are_seen, native) else "labels are not seen in contexts"
 
 
@@ -118,6 +120,20 @@ def _waits_are_seen(native: ModuleType) -> bool:
     seen = native.suspended(waiting)
     waiting.close()
     return bool(seen == tuple(real))
+
+
+def _calls_are_seen(native: ModuleType) -> bool:
+    def is_seen(leaf: FrameType) -> bool:
+        real: list[int] = []
+        frame: FrameType | None = leaf
+        while frame is not None:
+            real += id(frame.f_code), frame.f_lasti
+            frame = frame.f_back
+        # Of a stack that is too deep it says nothing.
+        seen, of_task = native.running(leaf, False), native.running(leaf, True)
+        return seen in (None, tuple(real)) and of_task == tuple(real[:2])
+
+    return bool(next(_generator(lambda: is_seen(sys._getframe(1)))))
 
 
 def _labels_are_seen(native: ModuleType) -> bool:

@@ -99,6 +99,15 @@ static inline int32_t frame_lasti(const Frame *frame)
     return last < 0 ? -1 : last * (int)sizeof(_Py_CODEUNIT);
 }
 
+/* What a frame object of Python's is one of. */
+static inline const Frame *frame_of(PyObject *object) { return ((PyFrameObject *)object)->f_frame; }
+
+static inline bool frame_is_suspendable(const Frame *frame)
+{
+    return ((const PyCodeObject *)frame_code(frame))->co_flags &
+           (CO_COROUTINE | CO_GENERATOR | CO_ASYNC_GENERATOR | CO_ITERABLE_COROUTINE);
+}
+
 /* NULL when it runs, or is over. */
 static inline const Frame *suspended_frame(const PyGenObject *generator)
 {

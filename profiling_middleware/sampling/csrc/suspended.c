@@ -23,11 +23,11 @@ static bool is_future_wait(PyObject *step)
     return strcmp(last != NULL ? last + 1 : name, "FutureIter") == 0;
 }
 
-static PyObject *innermost_first(const struct place *places, unsigned depth)
+static PyObject *tuple_of(const struct place *places, unsigned depth, bool last_first)
 {
     PyObject *tuple = PyTuple_New(2 * (Py_ssize_t)depth);
     for (unsigned number = 0; tuple != NULL && number < depth; number++) {
-        const struct place *place = &places[depth - 1 - number];
+        const struct place *place = &places[last_first ? depth - 1 - number : number];
         PyObject *code = PyLong_FromVoidPtr((void *)place->code), *instruction = PyLong_FromLong(place->offset);
         if (code == NULL || instruction == NULL) {
             Py_XDECREF(code);
@@ -64,5 +64,25 @@ PyObject *suspended_places(PyObject *step)
     Py_DECREF(step);
     if (!is_whole)
         Py_RETURN_NONE;
-    return innermost_first(places, depth);
+    return tuple_of(places, depth, true);
+}
+
+PyObject *running_places(PyObject *leaf, bool of_task)
+{
+    struct place places[DEEPEST];
+    unsigned depth = 0;
+    if (!PyFrame_Check(leaf)) {
+        PyErr_SetString(PyExc_TypeError, "running() takes a frame");
+        return NULL;
+    }
+    for (const Frame *frame = frame_of(leaf); frame != NULL; frame = frame->previous) {
+        if (frame_is_nobodys(frame))
+            continue;
+        if (of_task && !frame_is_suspendable(frame))
+            break;
+        if (depth == DEEPEST)
+            Py_RETURN_NONE;
+        places[depth++] = (struct place){frame_code(frame), frame_lasti(frame)};
+    }
+    return tuple_of(places, depth, false);
 }

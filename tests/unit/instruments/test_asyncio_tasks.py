@@ -80,7 +80,10 @@ class Chains:
     def __init__(self) -> None:
         self.asked = 0
 
-    def read(self, step: Any) -> tuple[int, ...]:
+    def running(self, leaf: Any, of_task: bool) -> tuple[int, ...] | None:
+        raise AssertionError("nobody runs who is looked at")
+
+    def suspended(self, step: Any) -> tuple[int, ...]:
         self.asked += 1
         frames = []
         while hasattr(step, "cr_frame"):
@@ -97,7 +100,7 @@ def test_what_has_been_read_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -
     """And is the same stack."""
     read = each_walk_takes(0, monkeypatch)
     chains, hears, counts = Chains(), Hears(20.0), list[int]()
-    instrument = AsyncioTasks(read_chain=chains.read)
+    instrument = AsyncioTasks(reader=chains)
 
     async def main() -> None:
         tasks = [asyncio.create_task(sleeper()) for _ in range(3)]
@@ -126,7 +129,7 @@ def test_what_waits_where_it_is_measured_is_never_told(monkeypatch: pytest.Monke
     async def measured() -> None:
         await asyncio.sleep(60)
 
-    hears, instrument = Hears(20.0), AsyncioTasks(measuring=measured.__code__, read_chain=Chains().read)
+    hears, instrument = Hears(20.0), AsyncioTasks(measuring=measured.__code__, reader=Chains())
 
     async def main() -> None:
         task = asyncio.create_task(measured())

@@ -1,16 +1,25 @@
-"""Where coroutines wait, as the extension reads it: what their frames say."""
+"""Where coroutines wait, and who calls, as the extension reads it: what their frames say."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 import types
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
 
-from profiling_middleware.instruments.chains import suspended_frames
+from profiling_middleware.instruments.chains import ChainReader, running_frames, suspended_frames
+
+
+@pytest.fixture
+def reader(need_native: Callable[[], None]) -> ChainReader:
+    need_native()
+    from profiling_middleware.sampling import _native
+
+    return _native
 
 
 @pytest.fixture
@@ -134,3 +143,87 @@ def test_nothing_is_kept_by_it(suspended: Any) -> None:
 
     for body in (middle, over_a_generator, over_an_asynchronous_generator, too_deep):
         asyncio.run(main(body))
+
+
+def callers(leaf: types.FrameType) -> list[types.FrameType]:
+    frames, frame = list[types.FrameType](), leaf
+    while frame is not None:
+        frames.append(frame)
+        frame = frame.f_back  # type: ignore[assignment]
+    return frames
+
+
+def as_numbers(frames: list[types.FrameType]) -> tuple[int, ...]:
+    return tuple(number for frame in frames for number in (id(frame.f_code), frame.f_lasti))
+
+
+def look(reader: ChainReader) -> None:
+    """Of its caller, whose place is the same for both."""
+    leaf = sys._getframe(1)
+    assert reader.running(leaf, False) == as_numbers(callers(leaf))
+    assert reader.running(leaf, True) == as_numbers(running_frames(leaf))
+
+
+def on_a_thread(work: Callable[[], None]) -> None:
+    """Where the stack is not as deep as under a test runner."""
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+
+
+def test_who_calls_is_told_as_frames_say(reader: ChainReader) -> None:
+    def generator() -> Iterator[None]:
+        look(reader)
+        yield
+
+    async def inner() -> None:
+        await asyncio.sleep(0)
+        look(reader)
+        next(generator())
+        assert sorted([1], key=lambda one: look(reader) or one) == [1]
+
+    async def outer() -> None:
+        await asyncio.gather(inner(), inner())
+        await inner()
+
+    def deeper(depth: int) -> None:
+        deeper(depth - 1) if depth else look(reader)
+
+    on_a_thread(lambda: look(reader))
+    on_a_thread(lambda: deeper(100))
+    on_a_thread(lambda: asyncio.run(outer()))
+
+
+def test_of_calls_that_are_too_deep_nothing_is_told(reader: ChainReader) -> None:
+    def deeper(depth: int) -> tuple[int, ...] | None:
+        return deeper(depth - 1) if depth else reader.running(sys._getframe(), False)
+
+    def work() -> None:
+        assert deeper(100) is not None
+        assert deeper(200) is None
+
+    on_a_thread(work)
+
+
+def test_of_a_frame_that_is_over_itself_is_told(reader: ChainReader) -> None:
+    def over() -> types.FrameType:
+        return sys._getframe()
+
+    frame = over()
+    assert reader.running(frame, False) == (id(frame.f_code), frame.f_lasti)
+
+
+@pytest.mark.parametrize("other", [None, 1, look, types.SimpleNamespace(f_back=None)])
+def test_what_is_no_frame_is_refused(reader: ChainReader, other: Any) -> None:
+    with pytest.raises(TypeError, match=r"running\(\) takes a frame"):
+        reader.running(other, False)
