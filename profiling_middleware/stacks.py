@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import CodeType, FrameType
 
 from profiling_middleware.model import Frame, Reason, Stack
+from profiling_middleware.uncollected import make_untracker
 
 MAX_DEPTH = 512
 _MAX_KNOWN = 8192
@@ -79,6 +80,7 @@ class StackTable:
         self._by_position: dict[tuple[int, ...], Stack] = {}
         self._by_frames: dict[tuple[Frame, ...], Stack] = {}
         self._waits: dict[tuple[int, int], Reason] = {}
+        self._untrack = make_untracker()
         self.clears = 0
 
     def of(self, frames: Sequence[FrameType]) -> Stack:
@@ -147,7 +149,8 @@ class StackTable:
         """The one Stack of these frames."""
         stack = self._by_frames.get(frames)
         if stack is None:
-            stack = self._by_frames[frames] = Stack(frames)
+            untrack = self._untrack
+            stack = self._by_frames[untrack(frames)] = untrack(Stack(frames))
         return stack
 
     def make_room(self) -> None:

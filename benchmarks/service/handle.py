@@ -76,6 +76,11 @@ class Service:
         """CPU time of the whole process so far."""
         return time.clock_gettime_ns(self._clock)
 
+    def main_thread_cpu_ns(self) -> int:
+        """That of its first thread, in which an event loop runs: see proc(5), schedstat."""
+        pid = self._process.pid
+        return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0])
+
     def on(self, name: str, seconds: float) -> None:
         """Switches something on, see switches.make_switch; it is to be off again after about so many seconds."""
         self._tell("on", name=name, seconds=seconds)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from profiling_middleware.model import Contention, Frame, Label, ProfileSample, Reason, Sample, Stack, Thread
 from profiling_middleware.sampling.engine import EngineReport
 from profiling_middleware.threads import OWN_THREADS
+from profiling_middleware.uncollected import make_untracker
 from profiling_middleware.waits import WaitNames
 
 MAX_STACKS = 20_000
@@ -45,6 +46,7 @@ class ContentionSums:
     def __init__(self, limit: int = MAX_STACKS) -> None:
         self._limit = limit
         self._sums: dict[_Key, list[float]] = {}
+        self._untrack = make_untracker()
         self.overflowed = 0
 
     def add(self, stack: Stack, labels: tuple[Label, ...], count: float, delay_ns: float) -> None:
@@ -57,7 +59,7 @@ class ContentionSums:
         key = stack.frames, labels
         entry = self._sums.get(key)
         if entry is None and len(self._sums) < self._limit:
-            entry = self._sums[key] = [0.0, 0.0]
+            entry = self._sums[self._untrack(key)] = self._untrack([0.0, 0.0])
         return entry
 
     def other(self) -> list[float]:
@@ -85,6 +87,7 @@ class Collector:
         self._mutex = ContentionSums()
         self._began_ns, self._began = time.time_ns(), time.monotonic_ns()
         self._names = WaitNames()
+        self._untrack = make_untracker()
         self._entries: dict[_Wait, list[float]] = {}
         """Of waits that are likely to come again, so that their frames and labels need not be compared."""
         self._carried: dict[Thread, int] = {}
@@ -145,7 +148,7 @@ class Collector:
                 return sums.other()
             if len(self._entries) >= _MOST_KNOWN:
                 self._entries.clear()
-            self._entries[wait] = entry
+            self._entries[self._untrack(wait)] = entry
         return entry
 
     def receive_lock_waits(self, waits: Sequence[Contention]) -> None:

@@ -19,6 +19,7 @@ from profiling_middleware.model import (
     ValueType,
 )
 from profiling_middleware.sampling.engine import Engine, EngineReport
+from profiling_middleware.uncollected import make_untracker
 
 _MAX_STACKS = 20_000
 _OTHER_STACKS = Stack((Frame("<other stacks>", "", 0, 0),))
@@ -41,6 +42,7 @@ class StackSums:
         self._period_ns = period_ns
         self._limit = limit
         self._sums: dict[_Key, list[int]] = {}
+        self._untrack = make_untracker()
         self.overflowed = 0
 
     hears_work, hears_waits, wait_moments_ns = True, False, 0
@@ -79,7 +81,7 @@ class StackSums:
             self.overflowed += 1
             # Of all threads and labels together: a service that starts a thread a request has no end of them.
             key = (_OTHER_THREADS, _OTHER_STACKS, ())
-        return self._sums.setdefault(key, [0, 0])
+        return self._sums.setdefault(self._untrack(key), self._untrack([0, 0]))
 
 
 class SampledCapture:

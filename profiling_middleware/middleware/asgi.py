@@ -70,17 +70,19 @@ class ProfilingMiddleware:
             return
         # A request that is labelled and traced, if it can be: whatever fails in that goes no further. Here and not in a
         # method of its own, as each await of the application would go through that, too.
-        service, spans, token, entered, span, served = self._service, None, None, None, None, None
+        service, spans, token, entered, span = self._service, None, None, None, None
+        served: Served | None = None
         try:
             try:
                 make, spans = service.label_maker, service.spans
-                served = Served(service.endpoints.of_asgi, scope)
-                if make is not None:
-                    token = CURRENT.set(make(Served.labels, served))
                 if spans is not None:
-                    span = spans.begin(Served.labels, served, send)
+                    served = span = spans.begin(service.endpoints.of_asgi, scope, send)
                     entered = spans.enter(span)
                     send = span.send
+                else:
+                    served = Served(service.endpoints.of_asgi, scope)
+                if make is not None:
+                    token = CURRENT.set(make(Served.labels, served))
             except Exception as error:
                 service.failures.note_own(error)
             await self.app(scope, receive, send)
@@ -90,10 +92,10 @@ class ProfilingMiddleware:
             raise
         finally:
             try:
-                if served is not None:
-                    served.end()
                 if span is not None and spans is not None:
                     spans.end(span)
+                elif served is not None:
+                    served.end()
                 if entered is not None:
                     end_work(entered)
                 if token is not None:

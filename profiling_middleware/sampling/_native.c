@@ -365,6 +365,23 @@ static PyObject *running(PyObject *self, PyObject *arguments)
     return PyArg_ParseTuple(arguments, "Op:running", &leaf, &of_task) ? running_places(leaf, of_task) : NULL;
 }
 
+static void leave_out_of_collections(PyObject *object)
+{
+    if (!PyObject_GC_IsTracked(object))
+        return;
+    PyObject_GC_UnTrack(object);
+    for (Py_ssize_t place = 0; PyTuple_Check(object) && place < PyTuple_GET_SIZE(object); place++)
+        if (PyTuple_Check(PyTuple_GET_ITEM(object, place)))
+            leave_out_of_collections(PyTuple_GET_ITEM(object, place));
+}
+
+static PyObject *untrack(PyObject *self, PyObject *object)
+{
+    (void)self;
+    leave_out_of_collections(object);
+    return Py_NewRef(object);
+}
+
 static PyObject *watch(PyObject *self, PyObject *variable)
 {
     (void)self;
@@ -460,6 +477,7 @@ static PyMethodDef methods[] = {
     {"task_name", task_name, METH_O, NULL},
     {"suspended", suspended, METH_O, NULL},
     {"running", running, METH_VARARGS, NULL},
+    {"untrack", untrack, METH_O, NULL},
     {"watch", watch, METH_O, NULL},
     {"own_stack", own_stack, METH_NOARGS, NULL},
     {"own_stack_from_outside", own_stack_from_outside, METH_NOARGS, NULL},

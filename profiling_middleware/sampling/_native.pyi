@@ -4,9 +4,11 @@ from asyncio import Future, Task
 from collections.abc import Callable
 from contextvars import ContextVar
 from types import CodeType, FrameType
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 from profiling_middleware.labels import Labels, Resolve
+
+_Kept = TypeVar("_Kept")
 
 @final
 class Label:
@@ -167,6 +169,12 @@ def running(leaf: FrameType, of_task: bool, /) -> tuple[int, ...] | None:
     """Likewise of the calling thread, `leaf` first, a frame of it that runs.
 
     With `of_task` as far as coroutines and generators call each other: where its task would wait if it did now.
+    """
+
+def untrack(object: _Kept, /) -> _Kept:
+    """Leaves it out of garbage collections from now on, and tuples in it; returns it.
+
+    Only for what is never part of a cycle.
     """
 
 def watch(variable: ContextVar[object], /) -> None:

@@ -11,6 +11,7 @@ from profiling_middleware.labels import Labels, Resolve
 from profiling_middleware.model import Contention, Frame, Reason, Sample, Stack, Thread
 from profiling_middleware.sampling.names import ModuleNames, thread_name
 from profiling_middleware.stacks import TRUNCATED
+from profiling_middleware.uncollected import make_untracker
 
 _SLACK_NS = 200_000
 _MOST_ENDED_PLACES = 1_000
@@ -89,6 +90,7 @@ class Accounts:
     def __init__(self) -> None:
         self.not_placed_ns = 0
         """CPU time that stands under no function."""
+        self._untrack = make_untracker()
         self._modules = ModuleNames()
         self._frames: list[Frame] = []
         self._stacks: list[Stack] = []
@@ -122,8 +124,8 @@ class Accounts:
         if begins_anew:
             self._forget_numbers()
         self._frames.extend(self._frame(*frame) for frame in frames)
-        known = self._frames
-        self._stacks.extend(Stack(tuple(known[number] for number in numbers)) for numbers in stacks)
+        known, untrack = self._frames, self._untrack
+        self._stacks.extend(untrack(Stack(untrack(tuple(known[number] for number in numbers)))) for numbers in stacks)
 
     def learn_threads(self, threads: Iterable[tuple[int, int, int]]) -> None:
         """Takes the key, ident and native id of each new one."""
@@ -283,7 +285,7 @@ class Accounts:
         if file is None or isinstance(function, int):
             return _SPECIAL[int(function)]
         module = self._modules.of(file)
-        return Frame(f"{module}.{function}" if module else function, file, line, start_line)
+        return self._untrack(Frame(f"{module}.{function}" if module else function, file, line, start_line))
 
     def _forget_numbers(self) -> None:
         self._frames.clear()

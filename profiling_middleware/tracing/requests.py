@@ -10,7 +10,7 @@ from time import monotonic_ns
 from typing import Any
 
 from profiling_middleware.coroutine_functions import marked_as_coroutine_function
-from profiling_middleware.model import Label
+from profiling_middleware.labels import Resolve, Served, labels_of
 from profiling_middleware.trace_events import RequestEvent
 from profiling_middleware.tracing.buffer import REQUEST, TraceBuffer
 from profiling_middleware.tracing.rows import NO_ROW, Rows
@@ -27,8 +27,6 @@ _ENDED: dict[int, tuple[int, int]] = {}
 # A status has three digits.
 _NO_STATUS = 1_000
 
-Resolve = Callable[[Any], tuple[Label, ...] | None]
-
 
 def request_of_step(began_ns: int) -> int:
     """The number of the request for which this context has worked since then; 0 for none.
@@ -42,13 +40,11 @@ def request_of_step(began_ns: int) -> int:
     return number if ended_ns >= began_ns else 0
 
 
-class RequestSpan:
+class RequestSpan(Served):
     """One request in flight. `send` stands in for its ASGI `send`; what is noted is for WSGI."""
 
     __slots__ = (
-        "_resolve",
         "_send",
-        "_subject",
         "began_ns",
         "first_byte_ns",
         "number",
@@ -57,8 +53,8 @@ class RequestSpan:
     )
 
     def __init__(self, row: int, number: int, resolve: Resolve, subject: Any, send: Any) -> None:
-        self.row, self.number = row, number
-        self._resolve, self._subject, self._send = resolve, subject, send
+        super().__init__(resolve, subject)
+        self.row, self.number, self._send = row, number, send
         self.status = self.first_byte_ns = 0
         self.began_ns = monotonic_ns()
 
@@ -90,11 +86,9 @@ class RequestSpan:
 
     def event(self, ended_ns: int) -> RequestEvent:
         """What there is to be told; `ended_ns` is 0 for a request that goes on."""
-        try:
-            labels = self._resolve(self._subject) or ()
-        except Exception:
-            labels = ()  # an application's own routes are asked: what they do ends no trace
-        return RequestEvent(self.row, self.number, self.began_ns, self.first_byte_ns, ended_ns, labels, self.status)
+        return RequestEvent(
+            self.row, self.number, self.began_ns, self.first_byte_ns, ended_ns, labels_of(self), self.status
+        )
 
 
 class RequestSpans:
@@ -144,8 +138,9 @@ class RequestSpans:
         return WORKS_FOR.set(span.number)
 
     def end(self, span: RequestSpan) -> None:
-        """It is over. One that began before somebody else listened is not told."""
+        """It is over, and what its labels are is known. One that began before somebody else listened is not told."""
         ended_ns = monotonic_ns()
+        span.end()
         was_open, buffer = span.number in self._open, self._buffer
         if buffer is not None and was_open:
             _ENDED[get_ident()] = span.number, ended_ns

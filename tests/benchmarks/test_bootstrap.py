@@ -8,7 +8,7 @@ import statistics
 import pytest
 
 from benchmarks.bootstrap import bootstrap
-from benchmarks.service_cost import Pair, Slice, cpu_ratio, cpu_ratio_by_yardstick, latency_ratio
+from benchmarks.service_cost import Round, Slice, cpu_ratio, latency_ratio, more
 
 
 def test_what_does_not_scatter_has_no_width() -> None:
@@ -45,43 +45,57 @@ def test_the_same_values_give_the_same_interval_and_none_give_an_error() -> None
         bootstrap([])
 
 
-def pair(on_ms: float, off_ms: float, *, slow: float = 1.0) -> Pair:
-    latencies = tuple(0.001 * number for number in range(1, 51))
-    on = Slice(on_ms, tuple(slow * each for each in latencies), 0)
-    return Pair(on, Slice(off_ms, latencies, 0), 0.0)
+LATENCIES = tuple(0.001 * number for number in range(1, 51))
+
+
+def taken(ms: float, *, slow: float = 1.0) -> Slice:
+    return Slice(ms, ms / 5, tuple(slow * each for each in LATENCIES), 0)
+
+
+def taken_beside(cost: float, generator: random.Random, *, slow: float = 1.0) -> Round:
+    """One service is a tenth slower than the other, and the machine has another speed in each turn."""
+
+    def turn(on: float, off: float) -> tuple[Slice, Slice]:
+        speed = generator.uniform(3, 6)
+        return (
+            taken(cost * on * speed * generator.gauss(1, 0.02), slow=slow),
+            taken(off * speed * generator.gauss(1, 0.02)),
+        )
+
+    (first_on, second_off), (second_on, first_off) = turn(1.0, 1.1), turn(1.1, 1.0)
+    return Round((first_on, second_on), (first_off, second_off))
 
 
 def test_a_service_that_pays_is_told_from_one_that_does_not() -> None:
     generator = random.Random(3)
-    # The machine is sometimes fast, sometimes slow; the two slices of a pair share it.
-    speeds = [generator.uniform(3, 6) for _ in range(60)]
-    costly = [pair(1.05 * speed * generator.gauss(1, 0.02), speed) for speed in speeds]
-    free = [pair(speed * generator.gauss(1, 0.02), speed) for speed in speeds]
+    costly, free = ([taken_beside(cost, generator) for _ in range(60)] for cost in (1.02, 1.0))
 
-    assert bootstrap(costly, cpu_ratio, resamples=300).low > 1.03
+    interval = bootstrap(costly, cpu_ratio, resamples=300)
+    assert interval.low > 1.005
+    assert interval.value == pytest.approx(1.02, abs=0.01)
     interval = bootstrap(free, cpu_ratio, resamples=300)
     assert interval.low < 1.0 < interval.high
 
 
-def test_latencies_are_pooled_and_compared_at_the_same_share() -> None:
-    pairs = [pair(1, 1, slow=1.5) for _ in range(10)]
+def test_what_a_request_takes_more_is_told_in_microseconds() -> None:
+    rounds = [
+        Round((taken(2.1), taken(3.3)), (taken(2.0), taken(3.0))),
+        Round((taken(2), taken(2)), (taken(2), taken(2))),
+    ]
 
-    assert latency_ratio(pairs, 0.99) == pytest.approx(1.5)
-    assert latency_ratio(pairs, 0.5) == pytest.approx(1.5)
-    # One answer of 500 was slow: the 99th percentile does not hear of it, the largest does.
-    one_slow = [pair(1, 1) for _ in range(10)]
-    one_slow[0] = one_slow[0]._replace(on=Slice(1, (*one_slow[0].on.latencies[:-1], 9.0), 0))
+    assert more(rounds, lambda one: one.cpu_ms) == pytest.approx(100)
+    assert more(rounds, lambda one: one.loop_ms) == pytest.approx(20)
+
+
+def test_latencies_are_pooled_and_compared_at_the_same_share() -> None:
+    generator = random.Random(5)
+    rounds = [taken_beside(1, generator, slow=1.5) for _ in range(10)]
+
+    assert latency_ratio(rounds, 0.99) == pytest.approx(1.5)
+    assert latency_ratio(rounds, 0.5) == pytest.approx(1.5)
+    # One answer of 1,000 was slow: the 99th percentile does not hear of it, the largest does.
+    one_slow = [taken_beside(1, generator) for _ in range(10)]
+    first, second = one_slow[0].on
+    one_slow[0] = one_slow[0]._replace(on=(first._replace(latencies=(*first.latencies[:-1], 9.0)), second))
     assert latency_ratio(one_slow, 0.99) == pytest.approx(1.0)
     assert latency_ratio(one_slow, 1.0) == pytest.approx(180.0)
-
-
-def test_a_yardstick_tells_a_slow_core_from_a_costly_profiler() -> None:
-    generator = random.Random(4)
-    pairs = []
-    for _ in range(40):
-        on_speed, off_speed = generator.uniform(3, 6), generator.uniform(3, 6)
-        on, off = pair(1.02 * on_speed, off_speed)[:2]
-        pairs.append(Pair(on._replace(piece_ms=on_speed / 20), off._replace(piece_ms=off_speed / 20), 0.0))
-
-    assert cpu_ratio_by_yardstick(pairs) == pytest.approx(1.02)
-    assert abs(cpu_ratio(pairs) - 1.02) > 0.001
