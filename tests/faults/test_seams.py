@@ -38,7 +38,7 @@ def test_no_failure_within_the_profiler_reaches_the_application() -> None:
 def test_a_guard_that_is_missing_is_noticed(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "profiling_middleware", tmp_path / "profiling_middleware")
     middleware = tmp_path / "profiling_middleware" / "middleware" / "asgi.py"
-    guarded = "                    send = span.send\n            except Exception as error:"
+    guarded = "token = CURRENT.set(make(Served.labels, served))\n            except Exception as error:"
     text = middleware.read_text()
     assert text.count(guarded) == 1
     middleware.write_text(text.replace(guarded, guarded.replace("Exception", "ZeroDivisionError")))
