@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from profiling_middleware.instruments.chains import running_frames
 from profiling_middleware.sampling import selftest
 from profiling_middleware.stacks import MAX_DEPTH
 
@@ -49,6 +50,13 @@ class TruthfulStacks:
             frame, step = (step.gi_frame, None) if hasattr(step, "gi_frame") else (step.cr_frame, step.cr_await)
             places = (id(frame.f_code), frame.f_lasti, *places)
         return places
+
+    def running(self, leaf: Any, of_task: bool) -> tuple[int, ...] | None:
+        frames = running_frames(leaf) if of_task else []
+        while leaf is not None and not of_task:
+            frames.append(leaf)
+            leaf = leaf.f_back
+        return tuple(number for frame in frames for number in (id(frame.f_code), frame.f_lasti))
 
     def own_label(self) -> object:
         assert self._watched is not None
@@ -208,3 +216,26 @@ def test_the_test_holds_where_it_is_asked(need_native: Callable[[], None]) -> No
 
     assert deep(_native, 100) is None
     assert [deep(_native, 60) for _ in range(3)] == [None] * 3
+
+
+@pytest.mark.parametrize("wrong_of_task", [False, True])
+@pytest.mark.parametrize(
+    "lie",
+    [lambda told: (told[0] + 1, *told[1:]), lambda told: (told[0], told[1] + 2, *told[2:]), lambda told: told[2:]],
+    ids=["another code", "another instruction", "the leaf is missing"],
+)
+def test_callers_that_are_seen_wrongly_are_a_reason(lie: Callable[[Any], Any], wrong_of_task: bool) -> None:
+    class Liar(TruthfulStacks):
+        def running(self, leaf: Any, of_task: bool) -> Any:
+            told = super().running(leaf, of_task)
+            return lie(told) if of_task == wrong_of_task else told
+
+    assert ask(Liar()) == "who calls is not seen as it is"
+
+
+def test_callers_of_whom_nothing_is_told_are_a_reason() -> None:
+    class Silent(TruthfulStacks):
+        def running(self, leaf: Any, of_task: bool) -> None:
+            return None
+
+    assert ask(Silent()) == "who calls is not seen as it is"
