@@ -32,6 +32,8 @@ class CostMeter:
         """The engine's own count says `engine_ns` now."""
         self.total_ns += max(0, engine_ns - self._engine_ns)
         self._engine_ns = engine_ns
+        if len(self._noted) > 1 and now - self._noted[-2][0] < _NOTE_SECONDS:
+            self._noted.pop()  # however many captures end, there is one a second
         self._noted.append((now, self.total_ns))
         while len(self._noted) > 2 and self._noted[0][0] < now - _SHARE_SECONDS:
             self._noted.popleft()

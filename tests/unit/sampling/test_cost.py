@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from profiling_middleware.sampling.cost import CostMeter
 
 
@@ -67,3 +69,12 @@ def test_a_count_that_goes_back_takes_nothing_away() -> None:
     meter.note(1.0, 5)
 
     assert meter.total_ns == 0
+
+
+def test_however_often_it_is_noted_a_bounded_number_is_kept() -> None:
+    meter = CostMeter()
+    meter.begin(0)
+    for tick in range(200_000):
+        meter.note(tick / 1_000, tick * 10_000)  # a hundredth of a core
+    assert len(meter._noted) < 150
+    assert meter.share == pytest.approx(0.01, rel=0.05)
