@@ -20,7 +20,7 @@ from profiling_middleware.captures.collector import Collector
 from profiling_middleware.captures.wall import looks_a_second
 from profiling_middleware.config import Settings
 from profiling_middleware.instruments.asyncio_tasks import AsyncioTasks
-from profiling_middleware.sampling import make_chain_reader
+from profiling_middleware.sampling import find_extension
 from profiling_middleware.sampling.engine import EngineReport
 
 _SHARES = {"five": 0.5, "three": 0.3, "two": 0.2}
@@ -51,7 +51,7 @@ async def _measure(count: int, seconds: float) -> None:
         asyncio.create_task(waits[name](never)) for name, share in _SHARES.items() for _ in range(int(count * share))
     ]
     await asyncio.sleep(0.5)
-    instrument = AsyncioTasks(reader=make_chain_reader(Settings()))
+    instrument = AsyncioTasks(reader=find_extension(Settings()))
     collector = Collector(looks_a_second(seconds), EngineReport())
     off = await _delays(seconds)
     looker = Looker(instrument)

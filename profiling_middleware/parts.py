@@ -17,7 +17,7 @@ from profiling_middleware.limits import Limits
 from profiling_middleware.periodic import Periodic
 from profiling_middleware.pipeline import Pipeline
 from profiling_middleware.recorder import Recorder
-from profiling_middleware.sampling import make_chain_reader, make_engine, make_step_hooks
+from profiling_middleware.sampling import find_extension, make_engine
 from profiling_middleware.stores import make_store
 from profiling_middleware.timer import TimerThread
 from profiling_middleware.tracing.make import make_tracer
@@ -51,7 +51,7 @@ class Parts:
         self.recorder = Recorder(
             timer=self.timer,
             make_engine=lambda: make_engine(settings),
-            instruments=make_instruments(failures, lambda: make_chain_reader(settings)),
+            instruments=make_instruments(failures, lambda: find_extension(settings)),
             tracer=self.tracer,
             pipeline=self.pipeline,
             service=settings.service_name,
@@ -172,7 +172,7 @@ class Parts:
             timeline=self.timer.timeline,
             lane=self.trace_lane,
             requests=requests,
-            find_hooks=lambda: make_step_hooks(settings),
+            find_hooks=lambda: find_extension(settings),
             on_slow=on_slow,
             failures=failures,
         )

@@ -1,7 +1,8 @@
 """A steady load on a service on this machine: `python -m sample_app.load http://127.0.0.1:8000 --rate 30`.
 
 Requests are sent when they are due, whether or not earlier ones have been answered (an open loop): a service that
-stalls does not slow the load down, and the time that requests then wait counts as theirs.
+stalls does not slow the load down, and the time that requests then wait counts as theirs. They are due at random
+moments, as those of independent visitors are, so that some come at once: the same moments in every run.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import itertools
 import random
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from sample_app.http_connection import HttpConnection, HttpError
@@ -34,6 +35,8 @@ DEFAULT_RATE = 30.0
 CONNECTIONS = 32
 WAITING = 256
 """How many requests may wait for a connection; what is due beyond that is not sent."""
+TOGETHER = 10
+"""So many requests share the time that they take at the load's rate, each at a random moment of it."""
 REQUEST_SECONDS = 10.0
 """A request that has no answer so long after it was due has failed."""
 
@@ -49,7 +52,8 @@ async def run_load(
 ) -> LoadResult:
     """Send `rate` requests a second until the time is over (None: never) or `stop` is set.
 
-    Which path comes when is random, and the same in every run. ValueError for a URL or mix that cannot be used.
+    Which path comes when is random, and the same in every run; how many come in the time of `TOGETHER` requests is not.
+    ValueError for a URL or mix that cannot be used.
     """
     host, port = loopback_address(url)
     if not rate > 0:
@@ -99,8 +103,7 @@ async def _put_when_due(
     paths, weights = list(mix), list(mix.values())
     chosen = random.Random(0)
     started = clock()
-    for number in itertools.count():
-        offset = number / rate
+    for offset in _arrivals(rate):
         if seconds is not None and offset >= seconds:
             return
         await asyncio.sleep(started + offset - clock())
@@ -108,6 +111,13 @@ async def _put_when_due(
             due.put_nowait((started + offset, chosen.choices(paths, weights)[0]))
         except asyncio.QueueFull:
             recorder.skip()
+
+
+def _arrivals(rate: float) -> Iterator[float]:
+    """When requests are due, in seconds from the start, in order, without end."""
+    chosen = random.Random(1)
+    for number in itertools.count(step=TOGETHER):
+        yield from sorted((number + TOGETHER * chosen.random()) / rate for _ in range(TOGETHER))
 
 
 async def _work(host: str, port: int, due: asyncio.Queue[tuple[float, str]], recorder: LoadRecorder) -> None:

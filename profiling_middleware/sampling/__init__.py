@@ -70,8 +70,8 @@ def make_label_maker(settings: Settings) -> LabelMaker | None:
     return _native.Label
 
 
-def make_step_hooks(settings: Settings) -> Any:
-    """The extension's functions that tell of steps of asyncio's tasks; None where they are not to be had."""
+def find_extension(settings: Settings) -> Any:
+    """What tells of steps of asyncio's tasks, where coroutines wait and who calls; None where it is not to be had."""
     if settings.engine == "python" or why_not_native() is not None:
         return None
     with THIS_PROCESS.imports.underway():
@@ -79,11 +79,6 @@ def make_step_hooks(settings: Settings) -> Any:
         from profiling_middleware.sampling import _native, specimens  # noqa: F401
 
     return _native
-
-
-def make_chain_reader(settings: Settings) -> Any:
-    """The extension, which tells where coroutines wait and who calls; None where it is not to be had."""
-    return make_step_hooks(settings)
 
 
 def make_engine(settings: Settings) -> Engine:
