@@ -22,6 +22,8 @@ from sample_app.load import run_load
 _KINDS = ("trace", "trace-full")
 _LIGHT = {"/orders": 4, "/checkout": 4, "/fanout": 3, "/upstream": 3, "/health": 3, "/stream": 2}
 _PAUSE_SECONDS = 0.25
+_CONNECTIONS = 256
+"""At 800 requests/s a hundred are under way at once."""
 _MEBIBYTE = 2**20
 
 
@@ -52,7 +54,7 @@ def _loaded(service: Service, load: float, seconds: float, mix: Mapping[str, int
     looking = threading.Thread(target=look)
     looking.start()
     try:
-        result = asyncio.run(run_load(service.url, rate=load, seconds=seconds, mix=mix))
+        result = asyncio.run(run_load(service.url, rate=load, seconds=seconds, mix=mix, connections=_CONNECTIONS))
     finally:
         over.set()
         looking.join()

@@ -136,19 +136,29 @@ class Collector:
             entry[1] += delay_ns
 
     def _entry(self, wait: _Wait) -> list[float]:
-        """What is to be added to: in the block profile, or with a waiter in the mutex profile."""
+        """What is to be added to: in the block profile, or with a waiter in the mutex profile.
+
+        Nobody was held up who had only no work yet: its wait is idle in the block profile, and whoever brought the work
+        is not in the mutex profile.
+        """
         entry = self._entries.get(wait)
         if entry is None:
             name, stack, waiter, reason, labels = wait
             kind = Label("wait", self._names.kind(reason, waiter or stack))
+            if waiter is not None and kind.value == "idle":
+                return self._keep(wait, [0, 0])
             by = (Label("waiter", self._names.waiting(waiter)),) if waiter is not None else ()
             sums = self._block if waiter is None else self._mutex
             entry = sums.entry(stack, (kind, *by, *_thread_label(name), *labels))
             if entry is None:
                 return sums.other()
-            if len(self._entries) >= _MOST_KNOWN:
-                self._entries.clear()
-            self._entries[self._untrack(wait)] = entry
+            self._keep(wait, entry)
+        return entry
+
+    def _keep(self, wait: _Wait, entry: list[float]) -> list[float]:
+        if len(self._entries) >= _MOST_KNOWN:
+            self._entries.clear()
+        self._entries[self._untrack(wait)] = entry
         return entry
 
     def receive_lock_waits(self, waits: Sequence[Contention]) -> None:

@@ -74,11 +74,18 @@ def test_the_contended_lock_comes_first(go: Go, uploaded: dict[str, list[Path]])
         assert run.rows()[0] == PAY, run.output
 
 
+def test_the_contended_lock_comes_first_of_all_that_holds_others_up(go: Go, uploaded: dict[str, list[Path]]) -> None:
+    run = go.pprof("-top", "-sample_index=delay", uploaded["mutex"][1])
+    assert (run.code, run.errors) == (0, "")
+    assert run.rows()[0] == PAY, run.output
+
+
 def test_the_slow_upstream_comes_first_of_what_tasks_wait_for(go: Go, uploaded: dict[str, list[Path]]) -> None:
-    run = go.pprof("-top", "-cum", "-sample_index=delay", "-focus=sample_app", "-show=sample_app", uploaded["block"][1])
+    """By the functions of the application: each that waits for a thread waits in anyio's."""
+    run = go.pprof("-top", "-sample_index=delay", "-tagfocus=wait=await", "-show=sample_app", uploaded["block"][1])
     assert (run.code, run.errors) == (0, "")
     functions = [row for row in run.rows() if row.startswith("sample_app.")]
-    assert functions.index(UPSTREAM) < 6, run.output
+    assert functions[0] == UPSTREAM, run.output
 
 
 def test_a_service_at_rest_is_idle(uploaded: dict[str, list[Path]]) -> None:

@@ -76,6 +76,18 @@ def test_waits_and_releases_are_two_profiles(collector: Collector) -> None:
     assert (released.values, released.labels) == ((1, 4 * MS), (Label("wait", "lock"), Label("waiter", "app.h"), name))
 
 
+def test_who_brings_work_has_held_nobody_up(collector: Collector) -> None:
+    worker = stack("threading.Condition.wait", "queue.Queue.get", "anyio._backends._asyncio.WorkerThread.run")
+    wait = Contention(THREAD, worker, None, 1.0, 900.0 * MS)
+    brought = Contention(THREAD, WORKS, worker, 1.0, 900.0 * MS)
+    collector.receive_contentions([wait, brought, wait, brought])
+    collected = collector.collected()
+
+    (idle,) = profile_samples(collected.block)
+    assert (idle.values, idle.labels[0]) == ((2, 1_800 * MS), Label("wait", "idle"))
+    assert collected.mutex == {}
+
+
 def test_the_profilers_own_threads_are_left_out(collector: Collector) -> None:
     own = Thread("profiling-encode", 9)
     collector.receive([waits(SLEEPS, 100)._replace(thread=own)])
