@@ -25,5 +25,10 @@ def make_untracker() -> Callable[[Kept], Kept]:
     return native.untrack if native is not None else _as_it_is
 
 
+def uncollected(kept: Kept) -> Kept:
+    """`kept`, left out of collections if it can be: for what is not made often."""
+    return make_untracker()(kept)
+
+
 def _as_it_is(kept: Kept) -> Kept:
     return kept

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from profiling_middleware.model import Frame, Reason, Stack
-from profiling_middleware.uncollected import make_untracker
+from profiling_middleware.uncollected import uncollected
 
 _BY_REASON = {
     Reason.LOCK: "lock",
@@ -101,14 +101,13 @@ class WaitNames:
         self._limit = limit
         self._kinds: dict[tuple[Reason, Stack], str] = {}
         self._waiting: dict[Stack, str] = {}
-        self._untrack = make_untracker()
 
     def kind(self, reason: Reason, stack: Stack) -> str:
         """See `wait_kind`."""
         known = self._kinds.get((reason, stack))
         if known is None:
             self._make_room()
-            known = self._kinds[self._untrack((reason, stack))] = wait_kind(reason, stack)
+            known = self._kinds[uncollected((reason, stack))] = wait_kind(reason, stack)
         return known
 
     def waiting(self, stack: Stack) -> str:

@@ -13,6 +13,7 @@ import zlib
 
 from profiling_middleware.encoders.protobuf import integer, message
 from profiling_middleware.model import Frame, Stack
+from profiling_middleware.uncollected import uncollected
 
 # A kilobyte each, and in a full trace every task has a name of its own.
 MOST_ENTRIES = 4_000
@@ -58,7 +59,7 @@ class Texts:
         if entry is None:
             number = len(self._entries) + 1
             content = integer(_IID, number) + message(_TEXT, _text(text))
-            entry = self._entries[text] = number, message(self._field, content)
+            entry = self._entries[text] = uncollected((number, message(self._field, content)))
             self.size += len(content)
         self._used[text] = entry[1]
         return entry[0]
@@ -119,7 +120,7 @@ class Stacks:
             frames = tuple(self._frame(frame) for frame in reversed(stack.frames))
             number = len(self._stacks) + 1
             content = integer(_IID, number) + b"".join(integer(_FRAME_IDS, frame.number) for frame in frames)
-            entry = self._stacks[stack] = _Entry(number, message(_CALLSTACKS, content), frames)
+            entry = self._stacks[stack] = _entry(number, message(_CALLSTACKS, content), frames)
         if entry.chunk != self._chunk:
             self._use(entry)
         return entry.number
@@ -159,7 +160,7 @@ class Stacks:
             line = message(_LINE_FUNCTION, _text(frame.function)) + message(_LINE_FILE, _text(path))
             line = message(_LINES, line + integer(_LINE_NUMBER, frame.line))
             symbol = message(_ADDRESS_SYMBOLS, integer(_ADDRESS, address) + line) if frame.line else b""
-            entry = self._frames[frame] = _Entry(number, message(_FRAMES, content), (function, mapping), symbol)
+            entry = self._frames[frame] = _entry(number, message(_FRAMES, content), (function, mapping), symbol)
         return entry
 
     def _mapping(self, path: str) -> _Entry:
@@ -170,17 +171,22 @@ class Stacks:
             number = len(self._mappings) + 1
             content = integer(_IID, number) + integer(_BUILD_ID, parts[0].number)
             content += integer(_END, _WHOLE_FILE) + integer(_PATH, parts[1].number)
-            entry = self._mappings[path] = _Entry(number, message(_MAPPINGS, content), parts)
+            entry = self._mappings[path] = _entry(number, message(_MAPPINGS, content), parts)
             module = message(_MODULE_PATH, _text(_as_read(path))) + message(_MODULE_BUILD_ID, build_id.encode())
             self._modules[entry] = module
         return entry
+
+
+def _entry(number: int, content: bytes, parts: tuple[_Entry, ...] = (), symbol: bytes = b"") -> _Entry:
+    """It stays for as long as traces are written."""
+    return uncollected(_Entry(number, content, uncollected(parts), symbol))
 
 
 def _text_entry(known: dict[str, _Entry], field: int, text: str) -> _Entry:
     entry = known.get(text)
     if entry is None:
         content = integer(_IID, len(known) + 1) + message(_TEXT, _text(text))
-        entry = known[text] = _Entry(len(known) + 1, message(field, content))
+        entry = known[text] = _entry(len(known) + 1, message(field, content))
     return entry
 
 

@@ -41,6 +41,7 @@ from profiling_middleware.encoders.protobuf import integer, message, tagged, var
 from profiling_middleware.encoders.trace_items import Count, Instant, Slice, StackSample, TraceItem, Value
 from profiling_middleware.encoders.tracks import Track, Tracks
 from profiling_middleware.model import Stack
+from profiling_middleware.uncollected import uncollected
 
 # TracePacket
 _CLOCK_SNAPSHOT, _SEQUENCE_ID, _INTERNED_DATA, _SEQUENCE_FLAGS = 6, 10, 12, 13
@@ -232,7 +233,7 @@ class PerfettoEncoder:
         number = self._track(track)
         row = self._rows.get(track)
         if row is None:
-            row = self._rows[track] = _Row(number)
+            row = self._rows[uncollected(track)] = uncollected(_Row(number))
         row.chunk = self._sequence_number
         return row
 
@@ -243,7 +244,8 @@ class PerfettoEncoder:
             texts = [(self._categories, category), (self._names, name)]
             texts += [(self._keys, argument) for argument, _ in arguments]
             texts += [(self._values, value) for _, value in arguments if isinstance(value, str)]
-            description = self._descriptions[key] = _Description(self._described(*key), tuple(texts))
+            description = uncollected(_Description(self._described(*key), uncollected(tuple(texts))))
+            self._descriptions[uncollected(key)] = description
         for table, text in description.texts:
             table.iid(text)
         description.chunk = self._sequence_number
@@ -259,7 +261,7 @@ class PerfettoEncoder:
         if place is None:
             sample = integer(_SAMPLE_PID, self._pid) + integer(_SAMPLE_TID, tid)
             place = _Place(_sample(sample + integer(_CALLSTACK, number) + integer(_CPU_MODE, _USER)))
-            self._places[key] = place
+            self._places[uncollected(key)] = uncollected(place)
         place.chunk = self._sequence_number
         return place.event
 

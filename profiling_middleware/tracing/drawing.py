@@ -20,6 +20,7 @@ from profiling_middleware.tracing.rows import MOST_ROWS
 from profiling_middleware.tracing.seen import SampleFields
 from profiling_middleware.tracing.stalls import Stall
 from profiling_middleware.tracing.states import IDLE, RUNS, ThreadState
+from profiling_middleware.uncollected import uncollected
 from profiling_middleware.waits import WaitNames
 
 # The body of a response that is sent at one go is not worth a slice.
@@ -134,7 +135,7 @@ class Drawing:
             if len(self._places) >= _MOST_PLACES:
                 self._places.clear()
             lines = [f"{frame.function} ({frame.file}:{frame.line})" for frame in stack.frames[:_MOST_FRAMES]]
-            known = self._places[stack] = (*_frame(stack.frames[0]), ("stack", "\n".join(lines)))
+            known = self._places[stack] = uncollected((*_frame(stack.frames[0]), ("stack", "\n".join(lines))))
         return known
 
     def _work(self, event: WorkEvent) -> Slice:
