@@ -79,6 +79,8 @@ class Process:
         self._flushed = False
         self._forked = False
         self._pending_call: object = None
+        self._holding: set[int] = set()
+        """Threads that fork and have SIGTERM wait meanwhile."""
 
     @property
     def claimant(self) -> Claimant | None:
@@ -204,8 +206,30 @@ class Process:
         self._tell("before_fork")
         # After the threads were asked to end, so that one that imports does nothing else afterwards.
         self.imports.before_fork(_IMPORT_SECONDS)
+        with contextlib.suppress(Exception):
+            self._hold_sigterm()
+
+    def _hold_sigterm(self) -> None:
+        # A child that was to die of it at once has our handler until it has come to its own hook below, and what Python
+        # has noted of a signal by then it forgets. Blocked, it waits there. Other threads of the parent still hear it.
+        if self._dies_of_sigterm() and signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+            self._holding.add(threading.get_ident())  # first: a handler that runs when the mask changes may raise
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def _let_sigterm_come(self) -> None:
+        thread = threading.get_ident()
+        if thread in self._holding:
+            self._holding.discard(thread)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+    @staticmethod
+    def _dies_of_sigterm() -> bool:
+        current = signal.getsignal(signal.SIGTERM)
+        return isinstance(current, _SigtermHandler) and current.before is signal.SIG_DFL
 
     def _after_fork_in_parent(self) -> None:
+        with contextlib.suppress(Exception):
+            self._let_sigterm_come()
         with contextlib.suppress(Exception):
             self.imports.after_fork_in_parent()
         self._tell("after_fork_in_parent")
@@ -213,11 +237,13 @@ class Process:
     def _begin_in_child(self) -> None:
         self.imports.after_fork_in_child()
         self._forked = True
-        current = signal.getsignal(signal.SIGTERM)
-        if isinstance(current, _SigtermHandler) and current.before is signal.SIG_DFL:
+        if self._dies_of_sigterm():
             # Whoever made this child may count on its dying at once. A handler in Python only runs once a system call
             # ends, and one that begins just after the signal came does not: multiprocessing.Pool would wait for ever.
             self._unhook_sigterm()
+        with contextlib.suppress(Exception):
+            self._let_sigterm_come()
+        self._holding.clear()
         self.lock = threading.Lock()  # a thread that is not in the child may have held it
         with contextlib.suppress(Exception):
             if self.claimant is not None:

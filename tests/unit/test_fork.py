@@ -462,6 +462,48 @@ with Profiler(on) as profiler:
     assert output == "(True, True)\nFalse\n"
 
 
+def test_a_child_that_gets_sigterm_before_it_has_begun_dies_of_it(run: Run) -> None:
+    """As multiprocessing ends workers that it has just made. Python forgets what came before a child's hooks ran."""
+    output = run(
+        """
+import signal
+
+def before_the_profilers_hook():
+    blocked.append(signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+    if terminates:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+blocked, terminates = [], False
+os.register_at_fork(after_in_child=before_the_profilers_hook)
+with Profiler(on) as profiler:
+    print(child(lambda: (blocked, signal.pthread_sigmask(signal.SIG_BLOCK, ()))))
+    terminates = True
+    process = os.fork()
+    if process == 0:
+        print("goes on", flush=True)
+        os._exit(3)
+    print(os.waitpid(process, 0)[1] == signal.SIGTERM, signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+"""
+    )
+
+    assert output == "([True], set())\nTrue set()\n"
+
+
+def test_a_child_of_a_thread_that_has_sigterm_blocked_has_it_blocked_too(run: Run, tmp_path: Path) -> None:
+    output = run(
+        """
+import signal
+
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+with Profiler(on) as profiler:
+    print(child(lambda: signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+    print(signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+"""
+    )
+
+    assert output == "True\nTrue\n"
+
+
 def test_a_child_of_a_program_with_a_handler_has_it_too(run: Run, tmp_path: Path) -> None:
     output = run(
         """
