@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import signal
 import sys
 from pathlib import Path
 
@@ -23,6 +24,8 @@ def main() -> int:
     if importlib.util.find_spec("test.libregrtest") is None:
         print(f"{sys.executable} has no test package", file=sys.stderr)
         return 2
+    # A shell without job control has what it runs in the background ignore SIGINT, and tests interrupt themselves by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     print(f"Python {sys.version.split()[0]}, {arguments.engine}", flush=True)
     # 3.11.7 was installed without test_concurrent_futures.
     missing = [name for name in arguments.tests if importlib.util.find_spec(f"test.{name}") is None]
