@@ -21,8 +21,10 @@ class _StandIn(asyncio.Protocol):
         asyncio.get_running_loop().call_later(self._seconds, self._answer)
 
     def _answer(self) -> None:
-        self._transport.write(b"in stock\n")
-        self._transport.close()
+        # Who asked may have gone; then there is nobody left to tell, and uvloop raises.
+        if not self._transport.is_closing():
+            self._transport.write(b"in stock\n")
+            self._transport.close()
 
 
 @asynccontextmanager
